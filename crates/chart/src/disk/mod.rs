@@ -1,0 +1,249 @@
+//! The disk: a chart with its sources, and the acts on it.
+
+mod plan;
+mod read;
+mod source;
+mod write;
+
+pub use plan::{Coded, Leaf, LeafPlace, Plan, Purpose};
+
+use crate::codec::FrameCache;
+use crate::{
+    Backing, Chart, ChartMut, Codec, CodecId, Epochs, Error, Extent, Identity, InFlight, Layer, Overlay, Pin,
+    Result, Source, SourceId, Wait,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How many disks may lie on top of each other: backing chains, partitions in images in partitions.
+pub const MAX_DEPTH: usize = 128;
+
+/// What a user of a disk should know about its shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// The smallest unit a guest should address.
+    pub logical_block: u32,
+    /// The unit in which places are given (a cluster, a grain), 1 where there is none.
+    pub grain: u64,
+    /// Requests of this size are served best.
+    pub preferred: u32,
+}
+
+impl Default for Geometry {
+    fn default() -> Self {
+        Geometry { logical_block: 512, grain: 1, preferred: 64 << 10 }
+    }
+}
+
+/// A chart, the sources its extents name, and what changes it. A [`Source`] too, so that disks compose.
+pub struct Disk {
+    name: String,
+    chart: Overlay,
+    mutator: Option<Arc<dyn ChartMut>>,
+    sources: Vec<Arc<dyn Source>>,
+    /// By source: written since the last flush, where no mutator looks after that.
+    dirtied: Vec<AtomicBool>,
+    codecs: Vec<Arc<dyn Codec>>,
+    /// Its own epochs and those of every mutable disk below.
+    epochs: Vec<Arc<Epochs>>,
+    flight: InFlight,
+    frames: FrameCache,
+    geometry: Geometry,
+    identity: Identity,
+    depth: usize,
+    never: bool,
+    writable: bool,
+}
+
+impl Disk {
+    /// Begins a disk of this chart.
+    pub fn builder(name: impl Into<String>, top: Arc<dyn Layer>) -> DiskBuilder {
+        DiskBuilder {
+            name: name.into(),
+            top,
+            mutator: None,
+            sources: Vec::new(),
+            codecs: Vec::new(),
+            below: None,
+            geometry: Geometry::default(),
+            writable: false,
+        }
+    }
+
+    /// What to call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> u64 {
+        Chart::len(&self.chart)
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its shape.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// Whether it can be written.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// How many disks lie on top of each other here, itself included.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Its sources, in the order of their ids.
+    pub fn sources(&self) -> &[Arc<dyn Source>] {
+        &self.sources
+    }
+
+    /// The disk its unheld ranges fall through to, where that is a disk.
+    pub fn below(&self) -> Option<&Disk> {
+        match self.chart.below()?.backing() {
+            Backing::Disk(disk) => Some(disk),
+            _ => None,
+        }
+    }
+
+    /// This layer's answer, and whether it is its own rather than the layer's below.
+    pub fn answer(&self, at: u64, want: u64, wait: Wait) -> Result<(Extent, bool)> {
+        self.chart.answer(at, want, wait)
+    }
+
+    /// Holds this disk and every mutable one below to the places they name. For one request (law 3).
+    pub fn pin(&self) -> Pin {
+        Pin::on(&self.epochs)
+    }
+
+    fn source(&self, id: SourceId) -> Result<&Arc<dyn Source>> {
+        let missing = || Error::corrupt(format!("{}: an extent names source {}", self.name, id.0));
+        self.sources.get(usize::from(id.0)).ok_or_else(missing)
+    }
+
+    fn codec(&self, id: CodecId) -> Result<&Arc<dyn Codec>> {
+        let missing = || Error::corrupt(format!("{}: an extent names codec {}", self.name, id.0));
+        self.codecs.get(usize::from(id.0)).ok_or_else(missing)
+    }
+
+    fn soil(&self, id: SourceId) {
+        if let Some(flag) = self.dirtied.get(usize::from(id.0)) {
+            flag.store(true, Ordering::Release);
+        }
+    }
+
+    /// Flushes and leaves the image as a reader wants to find it. Dropping a disk does not.
+    pub fn close(&self) -> Result<()> {
+        match &self.mutator {
+            Some(mutator) if self.writable => mutator.close(),
+            _ => self.flush(),
+        }
+    }
+}
+
+impl Chart for Disk {
+    fn len(&self) -> u64 {
+        self.len()
+    }
+
+    fn extent_at(&self, at: u64, want: u64, wait: Wait) -> Result<Extent> {
+        self.chart.extent_at(at, want, wait)
+    }
+}
+
+/// Puts a disk together.
+#[must_use]
+pub struct DiskBuilder {
+    name: String,
+    top: Arc<dyn Layer>,
+    mutator: Option<Arc<dyn ChartMut>>,
+    sources: Vec<Arc<dyn Source>>,
+    codecs: Vec<Arc<dyn Codec>>,
+    below: Option<SourceId>,
+    geometry: Geometry,
+    writable: bool,
+}
+
+impl DiskBuilder {
+    /// The next source: ids are given in order, from 0.
+    pub fn source(mut self, source: Arc<dyn Source>) -> Self {
+        self.sources.push(source);
+        self
+    }
+
+    /// The next codec: ids are given in order, from 0.
+    pub fn codec(mut self, codec: Arc<dyn Codec>) -> Self {
+        self.codecs.push(codec);
+        self
+    }
+
+    /// The next source, which is also where ranges fall through to that the chart does not hold.
+    pub fn below(mut self, source: Arc<dyn Source>) -> Self {
+        self.below = Some(SourceId(u16::try_from(self.sources.len()).unwrap_or(u16::MAX)));
+        self.source(source)
+    }
+
+    /// What changes the chart. Usually the same object as the chart.
+    pub fn mutator(mut self, mutator: Arc<dyn ChartMut>) -> Self {
+        self.mutator = Some(mutator);
+        self.writable = true;
+        self
+    }
+
+    /// Writes go straight to the sources; there is no map to change.
+    pub fn straight(mut self) -> Self {
+        self.writable = true;
+        self
+    }
+
+    /// Its shape.
+    pub fn geometry(mut self, geometry: Geometry) -> Self {
+        self.geometry = geometry;
+        self
+    }
+
+    /// The disk.
+    pub fn build(self) -> Result<Arc<Disk>> {
+        let inner = |s: &Arc<dyn Source>| match s.backing() {
+            Backing::Disk(disk) => disk.depth,
+            _ => 0,
+        };
+        let depth = 1 + self.sources.iter().map(inner).max().unwrap_or(0);
+        if depth > MAX_DEPTH {
+            let what = format!("{}: more than {MAX_DEPTH} disks on top of each other", self.name);
+            return Err(Error::unsupported(what));
+        }
+        let mut epochs: Vec<_> = self.mutator.iter().filter_map(|m| m.epochs().cloned()).collect();
+        for source in &self.sources {
+            if let Backing::Disk(disk) = source.backing() {
+                let new = |e: &&Arc<Epochs>| !epochs.iter().any(|known| Arc::ptr_eq(known, e));
+                let new: Vec<_> = disk.epochs.iter().filter(new).cloned().collect();
+                epochs.extend(new);
+            }
+        }
+        let below = self.below.and_then(|id| Some((id, Arc::clone(self.sources.get(usize::from(id.0))?))));
+        Ok(Arc::new(Disk {
+            name: self.name,
+            chart: Overlay::new(self.top, below),
+            mutator: self.mutator,
+            dirtied: self.sources.iter().map(|_| AtomicBool::new(false)).collect(),
+            never: self.sources.iter().all(|s| s.limits().never),
+            sources: self.sources,
+            codecs: self.codecs,
+            epochs,
+            flight: InFlight::default(),
+            frames: FrameCache::default(),
+            geometry: self.geometry,
+            identity: Identity::unique(),
+            depth,
+            writable: self.writable,
+        }))
+    }
+}
