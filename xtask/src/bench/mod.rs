@@ -1,0 +1,4 @@
+//! stub
+pub(crate) fn task(_: &[String]) -> anyhow::Result<()> {
+    Ok(())
+}
