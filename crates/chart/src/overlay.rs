@@ -27,10 +27,10 @@ impl Overlay {
     }
 
     fn fall_through(&self, at: u64, len: u64) -> Extent {
-        match &self.below {
-            Some((source, below)) if at < below.len() => {
-                Extent::raw(at, len.min(below.len() - at), *source, at)
-            }
+        // Asked once: what lies below may shrink meanwhile.
+        let held = self.below.as_ref().map(|(source, below)| (*source, below.len().saturating_sub(at)));
+        match held {
+            Some((source, rest)) if rest > 0 => Extent::raw(at, len.min(rest), source, at),
             _ => Extent::hole(at, len),
         }
     }

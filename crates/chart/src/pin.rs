@@ -59,7 +59,9 @@ impl Epochs {
 
     /// The epoch that what is freed *now* belongs to. Take it after the map has changed.
     pub fn now(&self) -> u64 {
-        self.now.load(SeqCst)
+        // A write of what it reads, not a load: so whoever sees a later epoch sees the changed map too, even
+        // where the map is read without a lock.
+        self.now.fetch_add(0, SeqCst)
     }
 
     /// Closes the current epoch if it is `epoch` and a counter is free for the next.
