@@ -19,17 +19,20 @@ const KEPT_BYTES: usize = 4 << 20;
 #[derive(Default)]
 pub(crate) struct FrameCache(Mutex<Kept>);
 
+/// Where a frame is stored.
+type Key = (SourceId, u64);
+
 #[derive(Default)]
 struct Kept {
     generation: u64,
     bytes: usize,
     /// Least recently used first.
-    frames: Vec<((SourceId, u64), Arc<[u8]>)>,
+    frames: Vec<(Key, Arc<[u8]>)>,
 }
 
 impl FrameCache {
     /// The frame at `key`, if it is kept; and the generation to hand to [`FrameCache::put`].
-    pub(crate) fn take(&self, key: (SourceId, u64)) -> (Option<Arc<[u8]>>, u64) {
+    pub(crate) fn take(&self, key: Key) -> (Option<Arc<[u8]>>, u64) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(i) = kept.frames.iter().position(|(k, _)| *k == key) else { return (None, kept.generation) };
         let frame = kept.frames.remove(i);
@@ -39,7 +42,7 @@ impl FrameCache {
     }
 
     /// Keeps a frame that was read in `generation`, unless the cache was cleared since.
-    pub(crate) fn put(&self, key: (SourceId, u64), frame: Arc<[u8]>, generation: u64) {
+    pub(crate) fn put(&self, key: Key, frame: Arc<[u8]>, generation: u64) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.generation != generation || frame.len() > KEPT_BYTES {
             return;

@@ -106,7 +106,9 @@ impl TableBuilder {
             return Err(Error::out_of_range(format!("{} bytes from byte {} on", extent.len, extent.at)));
         };
         if extent.at < self.end {
-            return Err(Error::invalid(format!("extents overlap: one ends at byte {}", self.end)).at(extent.at));
+            return Err(
+                Error::invalid(format!("extents overlap: one ends at byte {}", self.end)).at(extent.at)
+            );
         }
         if extent.at > self.end {
             self.add(Extent::zero(self.end, extent.at - self.end));

@@ -1,1 +1,10 @@
-//! io
+//! Bytes in and out: the sources there are, the engines that move bytes, and the copy that plans how few to move.
+//!
+//! Nothing here knows a disk format. Everything speaks [`chart`]'s language.
+
+pub mod copy;
+pub mod engine;
+pub mod file;
+pub mod generated;
+pub mod memory;
+pub mod replace;

@@ -91,12 +91,13 @@ impl Disk {
             want = want.min(extent.len);
             writable &= extent.writable;
             let leaf = |place| Ok(Leaf { at, len: want, place, writable, depth });
-            if let Some(frame) = extent.place.as_frame() {
-                return leaf(LeafPlace::Coded(disk.coded(frame, wait, why)?));
-            }
             match extent.place {
+                Place::Hole => return leaf(LeafPlace::Hole),
                 Place::Zero => return leaf(LeafPlace::Zero),
-                Place::Hole | Place::Frame { .. } => return leaf(LeafPlace::Hole),
+                place @ Place::Frame { .. } => {
+                    let Some(frame) = place.as_frame() else { continue };
+                    return leaf(LeafPlace::Coded(disk.coded(frame, wait, why)?));
+                }
                 Place::Raw { source, offset } => match descend(disk.source(source)?.as_ref(), why) {
                     Down::Disk(inner) => (disk, pos) = (inner, offset),
                     Down::Leaf(source) => return leaf(LeafPlace::Raw { source, offset }),
@@ -122,7 +123,9 @@ impl Disk {
             let whole = |e: &Extent| e.len >= stored;
             match inner.chart_extent(offset, stored.max(1), wait) {
                 Ok(extent) if whole(&extent) => match extent.place {
-                    Place::Raw { source: id, offset: at } => (source, offset) = (inner.source(id)?.as_ref(), at),
+                    Place::Raw { source: id, offset: at } => {
+                        (source, offset) = (inner.source(id)?.as_ref(), at);
+                    }
                     _ => break,
                 },
                 Ok(_) => break,

@@ -20,7 +20,8 @@ impl Disk {
     pub(super) fn read_pinned(&self, mut at: u64, mut buf: &mut [u8], wait: Wait) -> Result<()> {
         while !buf.is_empty() {
             let leaf = self.leaf(at, buf.len() as u64, wait, Purpose::Read)?;
-            let (now, rest) = buf.split_at_mut(usize::try_from(leaf.len).unwrap_or(usize::MAX).min(buf.len()));
+            let (now, rest) =
+                buf.split_at_mut(usize::try_from(leaf.len).unwrap_or(usize::MAX).min(buf.len()));
             leaf.place.read(now, wait).map_err(|e| e.during(self.name.clone()))?;
             at += now.len() as u64;
             buf = rest;

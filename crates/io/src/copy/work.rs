@@ -1,0 +1,174 @@
+//! Doing the pieces.
+
+use super::pieces::{PIECE, Piece, Planner, Way};
+use super::{Job, Reflink, Report};
+use crate::engine::{Moved, Mover, Transfer, clear};
+use chart::{Backing, Coded, Error, LeafPlace, Result, Wait};
+use rustix::io::Errno;
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, PoisonError};
+
+/// What clones must be aligned to. Larger blocks than this are refused by the file system itself.
+const CLONE_ALIGN: u64 = 4096;
+
+/// One of the threads that do the work.
+pub(super) struct Worker<'j> {
+    job: &'j Job<'j>,
+    mover: Box<dyn Mover>,
+    /// Room for a decoded frame and for the stored one.
+    decoded: Vec<u8>,
+    stored: Vec<u8>,
+    report: Report,
+}
+
+impl<'j> Worker<'j> {
+    pub(super) fn new(job: &'j Job<'j>) -> Self {
+        let mover = job.options.engine.mover(PIECE as usize);
+        Worker { job, mover, decoded: Vec::new(), stored: Vec::new(), report: Report::default() }
+    }
+
+    /// Takes pieces until there are none.
+    pub(super) fn run<'d>(mut self, planner: &Mutex<Planner<'d>>) -> Result<Report> {
+        while !self.job.is_over() {
+            let Some(piece) = lock(planner).next()? else { break };
+            if piece.way == Way::Clone {
+                self.clone_or_give_back(planner, &piece)?;
+                continue;
+            }
+            self.do_piece(&piece)?;
+            self.job.advance(piece.leaf.len);
+        }
+        Ok(self.report)
+    }
+
+    fn do_piece(&mut self, piece: &Piece<'_>) -> Result<()> {
+        let leaf = &piece.leaf;
+        match leaf.place {
+            _ if piece.way == Way::Zero => self.zero(leaf.at, leaf.len),
+            LeafPlace::Raw { source, offset } => {
+                let (to, at, len) = (self.job.sink, leaf.at, leaf.len);
+                let transfer = Transfer { from: source, offset, to, at, len, zeros: self.job.zeros() };
+                let moved = self.mover.transfer(&transfer)?;
+                self.count(moved);
+                Ok(())
+            }
+            LeafPlace::Coded(coded) => self.decode(&coded, leaf.at, leaf.len),
+            LeafPlace::Hole | LeafPlace::Zero => self.zero(leaf.at, leaf.len),
+        }
+    }
+
+    fn count(&mut self, moved: Moved) {
+        self.report.copied += moved.copied;
+        self.report.offloaded += moved.offloaded;
+        let zeros =
+            if self.job.options.sink_reads_zero { &mut self.report.skipped } else { &mut self.report.zeroed };
+        *zeros += moved.zeros;
+    }
+
+    fn zero(&mut self, at: u64, len: u64) -> Result<()> {
+        if self.job.options.sink_reads_zero {
+            self.report.skipped += len;
+            return Ok(());
+        }
+        clear(self.job.sink, at, len)?;
+        self.report.zeroed += len;
+        Ok(())
+    }
+
+    fn decode(&mut self, coded: &Coded<'_>, at: u64, len: u64) -> Result<()> {
+        self.decoded.resize(coded.decoded_len()?, 0);
+        coded.decode_into(&mut self.decoded, &mut self.stored)?;
+        let skip = coded.frame.skip as usize;
+        let part = self.decoded.get(skip..skip + len as usize);
+        let part =
+            part.ok_or_else(|| Error::corrupt("a frame is shorter than its extent").at(coded.offset))?;
+        self.job.sink.write_at(at, part, Wait::Allowed)?;
+        self.report.copied += len;
+        self.report.decoded += len;
+        Ok(())
+    }
+
+    /// Clones a run, or what of it is aligned; what cannot be cloned goes back to the planner to be copied.
+    fn clone_or_give_back<'d>(&mut self, planner: &Mutex<Planner<'d>>, piece: &Piece<'d>) -> Result<()> {
+        let (LeafPlace::Raw { source, offset }, Backing::File(to)) =
+            (piece.leaf.place, self.job.sink.backing())
+        else {
+            lock(planner).stop_cloning();
+            return lock(planner).copy_instead(piece);
+        };
+        let Backing::File(from) = source.backing() else { return lock(planner).copy_instead(piece) };
+        let Some(head) = clonable(piece.leaf.at, offset) else { return lock(planner).copy_instead(piece) };
+        let len = piece.leaf.len.saturating_sub(head) / CLONE_ALIGN * CLONE_ALIGN;
+        match clone_range(from, offset + head, len, to, piece.leaf.at + head) {
+            Ok(()) => {
+                self.report.cloned += len;
+                self.job.advance(len);
+                self.give_back_ends(planner, piece, head, len)
+            }
+            Err(e) if self.job.options.reflink == Reflink::Always => {
+                let hint = "the file system does not share ranges between these two files";
+                Err(Error::unsupported(hint).caused_by(std::io::Error::from(e)))
+            }
+            Err(_) => {
+                let mut planner = lock(planner);
+                planner.stop_cloning();
+                planner.copy_instead(piece)
+            }
+        }
+    }
+
+    fn give_back_ends<'d>(
+        &self,
+        planner: &Mutex<Planner<'d>>,
+        piece: &Piece<'d>,
+        head: u64,
+        len: u64,
+    ) -> Result<()> {
+        let tail = piece.leaf.len - head - len;
+        for (skip, len) in [(0, head), (head + len, tail)] {
+            if len > 0 {
+                let mut end = piece.clone();
+                end.leaf.at += skip;
+                end.leaf.len = len;
+                if let LeafPlace::Raw { offset, .. } = &mut end.leaf.place {
+                    *offset += skip;
+                }
+                lock(planner).copy_instead(&end)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock<'a, 'd>(planner: &'a Mutex<Planner<'d>>) -> std::sync::MutexGuard<'a, Planner<'d>> {
+    planner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many bytes come before the first that can be cloned; none if source and sink never align together.
+fn clonable(at: u64, offset: u64) -> Option<u64> {
+    (at % CLONE_ALIGN == offset % CLONE_ALIGN).then(|| (CLONE_ALIGN - at % CLONE_ALIGN) % CLONE_ALIGN)
+}
+
+fn clone_range(
+    from: BorrowedFd<'_>,
+    offset: u64,
+    len: u64,
+    to: BorrowedFd<'_>,
+    at: u64,
+) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd;
+    if len == 0 {
+        return Ok(());
+    }
+    let range = libc::file_clone_range {
+        src_fd: i64::from(from.as_raw_fd()),
+        src_offset: offset,
+        src_length: len,
+        dest_offset: at,
+    };
+    // SAFETY: both descriptors are open for as long as they are borrowed, and the kernel only reads `range`.
+    match unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONERANGE, &raw const range) } {
+        0 => Ok(()),
+        _ => Err(Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))),
+    }
+}

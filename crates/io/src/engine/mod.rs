@@ -1,0 +1,104 @@
+//! Engines: what moves bytes from a source to a sink. They know nothing of formats or charts.
+
+mod threads;
+
+use chart::{Result, Source};
+
+/// Which engine to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The fastest that works here.
+    #[default]
+    Auto,
+    /// Plain reads and writes: the reference.
+    Threads,
+}
+
+/// What a transfer did, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Read and written.
+    pub copied: u64,
+    /// Copied inside the kernel.
+    pub offloaded: u64,
+    /// Found to be zeros.
+    pub zeros: u64,
+}
+
+/// What to do about zeros among the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zeros {
+    /// Copy them like any others.
+    Copied,
+    /// Look for them, and tell the sink instead of writing them.
+    Told,
+    /// Look for them, and leave them out: the sink reads as zeros already.
+    LeftOut,
+}
+
+/// A run of bytes to move.
+#[derive(Clone, Copy)]
+pub struct Transfer<'a> {
+    /// Where they are.
+    pub from: &'a dyn Source,
+    /// Where in it they begin.
+    pub offset: u64,
+    /// Where they go.
+    pub to: &'a dyn Source,
+    /// Where in it they will begin.
+    pub at: u64,
+    /// How many.
+    pub len: u64,
+    /// What to do about zeros.
+    pub zeros: Zeros,
+}
+
+/// A worker's own engine, with the buffers it needs.
+pub trait Mover: Send {
+    /// Moves the bytes.
+    fn transfer(&mut self, transfer: &Transfer<'_>) -> Result<Moved>;
+}
+
+impl Choice {
+    /// An engine with buffers of this size.
+    pub fn mover(self, buffer: usize) -> Box<dyn Mover> {
+        Box::new(threads::Threads::new(buffer))
+    }
+}
+
+/// Makes a range of a sink read as zeros: by giving its space back, else by telling it, else by writing them.
+pub fn clear(sink: &dyn Source, at: u64, len: u64) -> Result<()> {
+    match sink.punch(at, len) {
+        Err(e) if e.kind() == chart::Kind::Unsupported => sink.zero(at, len, false),
+        done => done,
+    }
+}
+
+/// The unit in which zeros are looked for.
+pub const ZERO_BLOCK: usize = 4096;
+
+/// Whether all bytes are zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    // Most data is not zero in its first bytes; the rest is compared in runs the compiler can widen.
+    let (head, rest) = bytes.split_at(bytes.len().min(16));
+    head.iter().all(|&b| b == 0) && rest.chunks(512).all(|chunk| chunk.iter().fold(0, |sum, &b| sum | b) == 0)
+}
+
+/// The runs of a buffer that are zero, or are not, in blocks of [`ZERO_BLOCK`]: start, end, zero.
+pub(crate) fn zero_runs(bytes: &[u8]) -> impl Iterator<Item = (usize, usize, bool)> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        if start == bytes.len() {
+            return None;
+        }
+        let block_end = |at: usize| (at + ZERO_BLOCK).min(bytes.len());
+        let zero = is_zero(&bytes[start..block_end(start)]);
+        let mut end = block_end(start);
+        while end < bytes.len() && is_zero(&bytes[end..block_end(end)]) == zero {
+            end = block_end(end);
+        }
+        let run = (start, end, zero);
+        start = end;
+        Some(run)
+    })
+}
