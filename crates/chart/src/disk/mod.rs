@@ -13,7 +13,7 @@ use crate::{
     Result, Source, SourceId, Wait,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many disks may lie on top of each other: backing chains, partitions in images in partitions.
 pub const MAX_DEPTH: usize = 128;
@@ -35,17 +35,38 @@ impl Default for Geometry {
     }
 }
 
+/// How far a source was written, and how much of that is durable, in counts of writes. Not a flag: of two
+/// flushes at a time, the second must not find it cleared by the first while that is still under way.
+#[derive(Default)]
+struct Soil {
+    written: AtomicU64,
+    flushed: AtomicU64,
+}
+
+impl Soil {
+    fn flush(&self, source: &dyn Source) -> Result<()> {
+        let written = self.written.load(Ordering::Acquire);
+        if self.flushed.load(Ordering::Acquire) < written {
+            source.flush()?;
+            self.flushed.fetch_max(written, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+}
+
 /// A chart, the sources its extents name, and what changes it. A [`Source`] too, so that disks compose.
 pub struct Disk {
     name: String,
     chart: Overlay,
     mutator: Option<Arc<dyn ChartMut>>,
     sources: Vec<Arc<dyn Source>>,
-    /// By source: written since the last flush, where no mutator looks after that.
-    dirtied: Vec<AtomicBool>,
+    /// By source: how far it was written and flushed, where no mutator looks after that.
+    soil: Vec<Soil>,
     codecs: Vec<Arc<dyn Codec>>,
-    /// Its own epochs and those of every mutable disk below.
+    /// Its own epochs, where it has some, and those of every mutable disk below.
     epochs: Vec<Arc<Epochs>>,
+    /// How many of them are its own: 0 or 1.
+    own: usize,
     flight: InFlight,
     frames: FrameCache,
     geometry: Geometry,
@@ -62,6 +83,7 @@ impl Disk {
             name: name.into(),
             top,
             mutator: None,
+            epochs: None,
             sources: Vec::new(),
             codecs: Vec::new(),
             below: None,
@@ -123,6 +145,12 @@ impl Disk {
         Pin::on(&self.epochs)
     }
 
+    /// Holds this disk alone: what a writer may hold while a disk below changes its own map, which may wait for
+    /// every pin on that disk (law 9).
+    fn pin_own(&self) -> Pin {
+        Pin::on(&self.epochs[..self.own])
+    }
+
     fn source(&self, id: SourceId) -> Result<&Arc<dyn Source>> {
         let missing = || Error::corrupt(format!("{}: an extent names source {}", self.name, id.0));
         self.sources.get(usize::from(id.0)).ok_or_else(missing)
@@ -133,9 +161,10 @@ impl Disk {
         self.codecs.get(usize::from(id.0)).ok_or_else(missing)
     }
 
+    /// To be called when a write has returned, done or not: before, a flush could come in between and miss it.
     fn soil(&self, id: SourceId) {
-        if let Some(flag) = self.dirtied.get(usize::from(id.0)) {
-            flag.store(true, Ordering::Release);
+        if let Some(soil) = self.soil.get(usize::from(id.0)) {
+            soil.written.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -164,6 +193,7 @@ pub struct DiskBuilder {
     name: String,
     top: Arc<dyn Layer>,
     mutator: Option<Arc<dyn ChartMut>>,
+    epochs: Option<Arc<Epochs>>,
     sources: Vec<Arc<dyn Source>>,
     codecs: Vec<Arc<dyn Codec>>,
     below: Option<SourceId>,
@@ -197,6 +227,13 @@ impl DiskBuilder {
         self
     }
 
+    /// What its readers must hold, though it has no mutator of its own: a snapshot in an image that another disk
+    /// is writing, and may delete the snapshot from.
+    pub fn epochs(mut self, epochs: Arc<Epochs>) -> Self {
+        self.epochs = Some(epochs);
+        self
+    }
+
     /// Writes go straight to the sources; there is no map to change.
     pub fn straight(mut self) -> Self {
         self.writable = true;
@@ -211,33 +248,32 @@ impl DiskBuilder {
 
     /// The disk.
     pub fn build(self) -> Result<Arc<Disk>> {
-        let inner = |s: &Arc<dyn Source>| match s.backing() {
-            Backing::Disk(disk) => disk.depth,
-            _ => 0,
-        };
-        let depth = 1 + self.sources.iter().map(inner).max().unwrap_or(0);
+        // Through wrappers too: whoever locates sees through them, and must be pinned on what lies behind.
+        let below: Vec<_> = self.sources.iter().filter_map(|s| plan::disk_behind(s.as_ref())).collect();
+        let depth = 1 + below.iter().map(|d| d.depth).max().unwrap_or(0);
         if depth > MAX_DEPTH {
             let what = format!("{}: more than {MAX_DEPTH} disks on top of each other", self.name);
             return Err(Error::unsupported(what));
         }
-        let mut epochs: Vec<_> = self.mutator.iter().filter_map(|m| m.epochs().cloned()).collect();
-        for source in &self.sources {
-            if let Backing::Disk(disk) = source.backing() {
-                let new = |e: &&Arc<Epochs>| !epochs.iter().any(|known| Arc::ptr_eq(known, e));
-                let new: Vec<_> = disk.epochs.iter().filter(new).cloned().collect();
-                epochs.extend(new);
-            }
+        let of_mutator = self.mutator.as_ref().and_then(|m| m.epochs().cloned());
+        let mut epochs: Vec<_> = of_mutator.or(self.epochs).into_iter().collect();
+        let own = epochs.len();
+        for disk in below {
+            let new = |e: &&Arc<Epochs>| !epochs.iter().any(|known| Arc::ptr_eq(known, e));
+            let new: Vec<_> = disk.epochs.iter().filter(new).cloned().collect();
+            epochs.extend(new);
         }
         let below = self.below.and_then(|id| Some((id, Arc::clone(self.sources.get(usize::from(id.0))?))));
         Ok(Arc::new(Disk {
             name: self.name,
             chart: Overlay::new(self.top, below),
             mutator: self.mutator,
-            dirtied: self.sources.iter().map(|_| AtomicBool::new(false)).collect(),
+            soil: self.sources.iter().map(|_| Soil::default()).collect(),
             never: self.sources.iter().all(|s| s.limits().never),
             sources: self.sources,
             codecs: self.codecs,
             epochs,
+            own,
             flight: InFlight::default(),
             frames: FrameCache::default(),
             geometry: self.geometry,

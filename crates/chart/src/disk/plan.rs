@@ -57,6 +57,8 @@ pub struct Coded<'d> {
     pub frame: Frame,
     /// What decodes it.
     pub codec: &'d Arc<dyn Codec>,
+    /// How much of it may be read: its stored length, cut where a disk on the way ends.
+    room: u64,
     /// The disk that described it, which keeps decoded frames.
     pub(super) home: &'d Disk,
 }
@@ -85,11 +87,11 @@ impl Disk {
 
     /// The leaf that begins at `at`. The caller holds a pin on this disk (law 3).
     pub fn leaf(&self, at: u64, want: u64, wait: Wait, why: Purpose) -> Result<Leaf<'_>> {
-        let (mut disk, mut pos, mut want, mut writable) = (self, at, want, self.writable);
+        let (mut disk, mut pos, mut want, mut writable) = (self, at, want, true);
         for depth in 1..=MAX_DEPTH {
             let extent = disk.chart_extent(pos, want, wait)?;
             want = want.min(extent.len);
-            writable &= extent.writable;
+            writable &= disk.writable && extent.writable;
             let leaf = |place| Ok(Leaf { at, len: want, place, writable, depth });
             match extent.place {
                 Place::Hole => return leaf(LeafPlace::Hole),
@@ -117,11 +119,12 @@ impl Disk {
     fn coded(&self, frame: Frame, wait: Wait, why: Purpose) -> Result<Coded<'_>> {
         let codec = self.codec(frame.codec)?;
         let (mut source, mut offset) = (self.source(frame.source)?.as_ref(), frame.offset);
+        let mut room = u64::from(frame.stored_len);
         for _ in 0..MAX_DEPTH {
             let Down::Disk(inner) = descend(source, why) else { break };
-            let stored = u64::from(frame.stored_len).min(inner.len().saturating_sub(offset));
-            let whole = |e: &Extent| e.len >= stored;
-            match inner.chart_extent(offset, stored.max(1), wait) {
+            room = room.min(inner.len().saturating_sub(offset));
+            let whole = |e: &Extent| e.len >= room;
+            match inner.chart_extent(offset, room.max(1), wait) {
                 Ok(extent) if whole(&extent) => match extent.place {
                     Place::Raw { source: id, offset: at } => {
                         (source, offset) = (inner.source(id)?.as_ref(), at);
@@ -132,7 +135,7 @@ impl Disk {
                 Err(e) => return Err(e),
             }
         }
-        Ok(Coded { source, offset, frame, codec, home: self })
+        Ok(Coded { source, offset, frame, codec, room, home: self })
     }
 }
 
@@ -145,7 +148,7 @@ impl Coded<'_> {
     /// How many bytes are stored at most, within the source.
     pub fn stored_len(&self) -> usize {
         let rest = self.source.len().saturating_sub(self.offset);
-        usize::try_from(rest).unwrap_or(usize::MAX).min(self.frame.stored_len as usize)
+        usize::try_from(rest.min(self.room)).unwrap_or(usize::MAX)
     }
 }
 
@@ -164,4 +167,12 @@ fn descend(mut source: &dyn Source, why: Purpose) -> Down<'_> {
         }
     }
     Down::Leaf(source)
+}
+
+/// The disk behind a source, seen through wrappers.
+pub(super) fn disk_behind(source: &dyn Source) -> Option<&Disk> {
+    match descend(source, Purpose::Locate) {
+        Down::Disk(disk) => Some(disk),
+        Down::Leaf(_) => None,
+    }
 }

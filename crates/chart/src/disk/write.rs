@@ -5,7 +5,6 @@ use crate::{
     ChartMut, Error, Intent, Place, Reservation, Reserve, Result, SetMode, Source, To, Wait, check_range,
 };
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The most that one reservation is asked for: what a thread holds in memory to fill grains.
 const RESERVE_MAX: u64 = 2 << 20;
@@ -52,7 +51,7 @@ impl Disk {
     /// Writes in place as far as that goes: how far, and whether what stopped it was an extent not writable.
     fn overwrite(&self, at: u64, buf: &[u8], look: Wait, write: Wait) -> Result<(usize, bool)> {
         let mut done = 0;
-        let _pin = self.pin();
+        let _pin = self.pin_own();
         while done < buf.len() {
             let rest = &buf[done..];
             let extent = self.chart_extent_of(at + done as u64, rest.len() as u64, look)?;
@@ -61,8 +60,9 @@ impl Disk {
                 return Ok((done, true));
             }
             let now = usize::try_from(extent.len).unwrap_or(usize::MAX).min(rest.len());
+            let written = self.source(source)?.write_at(offset, &rest[..now], write);
             self.soil(source);
-            self.source(source)?.write_at(offset, &rest[..now], write)?;
+            written?;
             done += now;
         }
         Ok((done, false))
@@ -91,8 +91,10 @@ impl Disk {
         let want = (buf.len() as u64).min(RESERVE_MAX);
         let (start, end) = self.grains(mutator.grain(), at, want);
         let _flight = self.flight.hold(start, end);
+        // The disk may have shrunk while this waited.
+        check_range(self.len(), at, buf.len() as u64)?;
         let Reserve::Ready(reservation) = mutator.reserve(at, want, Intent::Write)? else { return Ok(0) };
-        let reserved = Reserved::new(mutator.as_ref(), reservation);
+        let reserved = Reserved::new(mutator.as_ref(), reservation, at, (start, end))?;
         let skip = at.saturating_sub(reserved.range().0);
         let done = (reserved.range().1 - skip).min(buf.len() as u64) as usize;
         self.fill(&reserved, at, &buf[..done])?;
@@ -111,10 +113,11 @@ impl Disk {
             let want = (end - at).min(RESERVE_MAX);
             let (start, stop) = self.grains(mutator.grain(), at, want);
             let _flight = self.flight.hold(start, stop);
+            check_range(self.len(), at, want)?;
             match mutator.reserve(at, want, Intent::Fill)? {
                 Reserve::Already { len } => at += len.clamp(1, end - at),
                 Reserve::Ready(reservation) => {
-                    let reserved = Reserved::new(mutator.as_ref(), reservation);
+                    let reserved = Reserved::new(mutator.as_ref(), reservation, at, (start, stop))?;
                     let (from, len) = reserved.range();
                     self.fill(&reserved, from, &[])?;
                     reserved.commit()?;
@@ -131,7 +134,6 @@ impl Disk {
     fn fill(&self, reserved: &Reserved<'_>, at: u64, data: &[u8]) -> Result<()> {
         let r = reserved.reservation()?;
         let source = self.source(r.source)?;
-        self.soil(r.source);
         let head = at - r.at;
         let tail = r.len - head - data.len() as u64;
         if r.zeroed && self.reads_zero(r.at, head)? && self.reads_zero(at + data.len() as u64, tail)? {
@@ -201,6 +203,7 @@ impl Disk {
         while at < end {
             let want = (end - at).min(1 << 30);
             let _flight = self.flight.hold(at, self.grains(m.grain(), at, want).1);
+            check_range(self.len(), at, want)?;
             match m.set(at, want, to, mode) {
                 Ok(done) => at += done.clamp(1, want),
                 Err(e) if e.kind() == crate::Kind::Unsupported && !mode.fast_only => {
@@ -235,13 +238,14 @@ impl Disk {
     fn set_straight(&self, mut at: u64, len: u64, to: To, mode: SetMode) -> Result<()> {
         let end = at + len;
         while at < end {
-            let _pin = self.pin();
+            let _pin = self.pin_own();
             let extent = self.chart_extent_of(at, end - at, Wait::Allowed)?;
             match extent.place {
                 place if place.is_zero() => {}
                 Place::Raw { source, offset } if extent.writable => {
+                    let done = set_source(self.source(source)?.as_ref(), offset, extent.len, to, mode);
                     self.soil(source);
-                    set_source(self.source(source)?.as_ref(), offset, extent.len, to, mode)?;
+                    done?;
                 }
                 _ => return Err(Error::read_only(format!("{}: a range cannot be zeroed", self.name)).at(at)),
             }
@@ -255,10 +259,22 @@ impl Disk {
         self.mutable()?;
         let cannot = || Error::unsupported(format!("{} cannot be resized", self.name));
         let mutator = self.mutator.as_ref().ok_or_else(cannot)?;
-        let _flight = self.flight.hold(0, u64::MAX);
-        mutator.resize(len)?;
-        self.frames.clear();
-        Ok(())
+        let old = {
+            let _flight = self.flight.hold(0, u64::MAX);
+            let old = self.len();
+            mutator.resize(len)?;
+            self.frames.clear();
+            old
+        };
+        if len > old { self.blank(old, len, mutator.grain().max(1)) } else { Ok(()) }
+    }
+
+    /// What a disk grows by reads as zeros: neither what an earlier shrinking left in the last grain, nor what
+    /// lies below an overlay there, may come to light.
+    fn blank(&self, old: u64, len: u64, grain: u64) -> Result<()> {
+        let below = self.chart.below().map_or(0, |s| s.len());
+        let end = old.div_ceil(grain).saturating_mul(grain).max(below).min(len).max(old);
+        self.set(old, end - old, To::Zero, SetMode { may_unmap: true, fast_only: false })
     }
 
     /// Makes all that was written durable (law 8).
@@ -267,16 +283,10 @@ impl Disk {
             return Ok(());
         }
         if let Some(mutator) = &self.mutator {
-            mutator.flush()?;
+            return mutator.flush();
         }
-        for (source, dirty) in self.sources.iter().zip(&self.dirtied) {
-            if dirty.swap(false, Ordering::AcqRel)
-                && self.mutator.is_none()
-                && let Err(e) = source.flush()
-            {
-                dirty.store(true, Ordering::Release);
-                return Err(e);
-            }
+        for (source, soil) in self.sources.iter().zip(&self.soil) {
+            soil.flush(source.as_ref())?;
         }
         Ok(())
     }
@@ -302,8 +312,15 @@ struct Reserved<'m> {
 }
 
 impl<'m> Reserved<'m> {
-    fn new(mutator: &'m dyn ChartMut, reservation: Reservation) -> Self {
-        Reserved { mutator, held: Some(reservation) }
+    /// Holds a reservation for the byte `at`, and gives it back at once where it reaches beyond the range that
+    /// is in flight, or misses the byte: nobody else would be kept out of it.
+    fn new(m: &'m dyn ChartMut, r: Reservation, at: u64, flight: (u64, u64)) -> Result<Self> {
+        let (start, end) = (r.at, r.at.saturating_add(r.len));
+        let reserved = Reserved { mutator: m, held: Some(r) };
+        if flight.0 <= start && start <= at && at < end && end <= flight.1 {
+            return Ok(reserved);
+        }
+        Err(Error::invalid(format!("bytes {start} to {end} were reserved where byte {at} was asked")))
     }
 
     fn reservation(&self) -> Result<&Reservation> {
