@@ -1,0 +1,64 @@
+//! A chart written down: binary and checksummed for keeping (`.chart`), JSON for reading and editing.
+//!
+//! A written chart names its sources and, where it knows it, their identity, so that whoever opens it can tell a
+//! source that changed since from the one that was charted.
+
+mod binary;
+mod json;
+#[cfg(test)]
+mod tests;
+
+pub use binary::{MAGIC, MAX_EXTENTS, MAX_NAME, MAX_SOURCES};
+
+use crate::{Identity, Result, Table};
+
+/// A chart and what it needs to become a disk again.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The smallest unit a guest should address.
+    pub logical_block: u32,
+    /// The sources its extents name, by their ids.
+    pub sources: Vec<SourceRecord>,
+    /// The names of the codecs its frames name, by their ids.
+    pub codecs: Vec<String>,
+    /// Where everything lives.
+    pub table: Table,
+}
+
+/// A source as a written chart knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceRecord {
+    /// What to open: a path (relative to the chart's own directory, unless it is absolute) or an address.
+    pub name: String,
+    /// How long it was.
+    pub len: u64,
+    /// What it was, where that can be told from another.
+    pub identity: Option<Identity>,
+}
+
+impl Written {
+    /// As bytes of a `.chart` file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        binary::encode(self)
+    }
+
+    /// From the bytes of a `.chart` file. They are not trusted.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        binary::decode(bytes)
+    }
+
+    /// As JSON text.
+    pub fn to_json(&self) -> Result<String> {
+        json::encode(self)
+    }
+
+    /// From JSON text. It is not trusted.
+    pub fn from_json(text: &str) -> Result<Self> {
+        json::decode(text)
+    }
+
+    /// Whether these bytes begin a `.chart` file.
+    pub fn probe(head: &[u8]) -> bool {
+        head.starts_with(&MAGIC)
+    }
+}
