@@ -21,4 +21,6 @@
     )
 )]
 
+mod field;
+pub mod qcow2;
 pub mod raw;
