@@ -46,7 +46,7 @@ fn parents(path: &Path) -> Option<Vec<PathBuf>> {
         return None;
     }
     let home = if name == "mod.rs" { dir.parent()? } else { dir };
-    let mut parents = vec![home.join("main.rs"), home.join("lib.rs"), home.join("mod.rs")];
+    let mut parents = vec![home.join("mod.rs"), home.join("main.rs"), home.join("lib.rs")];
     if let (Some(up), Some(folder)) = (home.parent(), home.file_name().and_then(|folder| folder.to_str())) {
         parents.push(up.join(format!("{folder}.rs")));
     }

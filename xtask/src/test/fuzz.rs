@@ -115,9 +115,9 @@ fn run_target(dir: &Path, binary: &Path, target: &str, seconds: u32) -> Result<S
     let status = command.status().with_context(|| binary.display().to_string())?;
     let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
     if !status.success() {
-        bail!("{status}; the input is in {}\n{}", artifacts.display(), tail(&said, 30));
+        bail!("{status}; the input and log.txt are in {}\n{}", artifacts.display(), verdict(&said));
     }
-    let done = said.lines().rfind(|line| line.contains(" DONE ")).or(said.lines().last());
+    let done = said.lines().rfind(|line| line.contains("\tDONE ")).or(said.lines().last());
     Ok(done.unwrap_or_default().trim().to_owned())
 }
 
@@ -126,7 +126,10 @@ fn made(dir: PathBuf) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
+/// What libFuzzer and the panic said, without the progress lines before and the stack between.
+fn verdict(log: &str) -> String {
+    let progress = |line: &str| line.starts_with('#') || line.starts_with("INFO:");
+    let frame = |line: &str| line.trim_start().starts_with('#') && line.contains(" 0x");
+    let lines: Vec<&str> = log.lines().filter(|line| !progress(line) && !frame(line)).collect();
+    lines[..lines.len().min(40)].join("\n")
 }

@@ -1,0 +1,57 @@
+//! How our own command line is spelled. The one place to change when a flag does.
+
+use std::path::Path;
+
+use super::case::{Side, word, words};
+
+/// Makes an argument list of words that may be borrowed or made.
+macro_rules! argv {
+    ($($word:expr),* $(,)?) => { vec![$(String::from($word)),*] };
+}
+
+/// `portolan convert SRC DST -O FORMAT`. Our convert is durable: it flushes before it renames.
+pub(super) fn convert(binary: &Path, source: &Path, output: &Path, format: &str) -> Side {
+    let command = argv![word(binary), "convert", word(source), word(output), "-O", format];
+    Side { label: "convert".to_owned(), commands: vec![command], output: Some(output.to_owned()) }
+}
+
+/// `portolan convert -c CODEC SRC DST -O qcow2`.
+pub(super) fn compress(binary: &Path, source: &Path, output: &Path, codec: &str) -> Side {
+    let mut side = convert(binary, source, output, "qcow2");
+    side.commands[0].extend(words(&["-c", codec]));
+    side.label = format!("convert -c {codec}");
+    side
+}
+
+/// `portolan info SPEC --json`.
+pub(super) fn info(binary: &Path, image: &Path) -> Side {
+    Side::prints("info --json", argv![word(binary), "info", word(image), "--json"])
+}
+
+/// The field of `info --json` that holds the size a guest sees; QEMU's name for it.
+pub(super) const VIRTUAL_SIZE: &str = "virtual-size";
+
+/// The metadata cache of the row that has to do with little memory.
+pub(super) const SMALL_CACHE: &str = "16M";
+/// A cache that holds all 128 MiB of L2 tables of a 1 TiB image.
+pub(super) const LARGE_CACHE: &str = "1G";
+/// The figure that `portolan bench --json` is judged by.
+pub(super) const IOPS: &str = "iops";
+
+/// `portolan bench`: random 4k reads, 32 at a time; `zipf` gives a part of the image most of the reads.
+pub(super) fn random_read(
+    binary: &Path,
+    image: &Path,
+    cache: &str,
+    seconds: u32,
+    zipf: Option<&str>,
+) -> Side {
+    let seconds = seconds.to_string();
+    let mut command = argv![word(binary), "bench", "--pattern", "random", "--size", "4k", "--depth", "32"];
+    command.extend(words(&["--seconds", &seconds, "--cache", cache]));
+    if let Some(zipf) = zipf {
+        command.extend(words(&["--zipf", zipf]));
+    }
+    command.extend([word(image), "--json".to_owned()]);
+    Side::prints(&format!("bench --cache {cache}"), command)
+}

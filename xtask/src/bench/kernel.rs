@@ -1,0 +1,57 @@
+//! The two things only the kernel can do for a benchmark: account for a child, and hide our mounts.
+
+use std::io;
+use std::process::Child;
+use std::time::Duration;
+
+/// What a finished child has used.
+pub(super) struct Usage {
+    pub(super) success: bool,
+    /// The exit code, or 128 + the signal.
+    pub(super) code: i32,
+    /// User and system time, of the child and of what it waited for.
+    pub(super) cpu: Duration,
+    /// The largest resident set.
+    pub(super) max_rss_bytes: u64,
+}
+
+/// Waits for a child and learns what it used. The standard library's `wait` does not tell.
+pub(super) fn wait(child: &Child) -> io::Result<Usage> {
+    let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    let mut status = 0;
+    loop {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: both pointers are to live, writable values of the types wait4 expects.
+        let waited = unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) };
+        if waited == pid {
+            // SAFETY: zeroes are a valid rusage, and wait4 has filled it.
+            let usage = unsafe { usage.assume_init() };
+            let code = if libc::WIFEXITED(status) {
+                libc::WEXITSTATUS(status)
+            } else {
+                128 + libc::WTERMSIG(status)
+            };
+            return Ok(Usage {
+                success: code == 0,
+                code,
+                cpu: time(usage.ru_utime) + time(usage.ru_stime),
+                max_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+            });
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn time(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+}
+
+/// Gives this process a mount table of its own: what it mounts is gone when it ends, however it ends.
+pub(super) fn own_mount_table() -> io::Result<()> {
+    // SAFETY: unshare takes no pointers and changes only this process's view of the mounts.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,129 @@
+//! One run of one side, and what it cost.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::case::{Cache, Case, Score, Side, figure};
+use super::data::Sizes;
+use super::kernel;
+use super::scratch::Scratch;
+use crate::process;
+
+/// What one run cost.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Sample {
+    pub(super) wall: Duration,
+    pub(super) cpu: Duration,
+    pub(super) max_rss_bytes: u64,
+    /// Bytes that reached the device, where it is ours alone; else the blocks of the output.
+    pub(super) written_bytes: u64,
+    /// Length of the output file.
+    pub(super) output_bytes: u64,
+    /// What the row is judged by: seconds, or the figure it names.
+    pub(super) score: f64,
+    /// What the last command printed.
+    pub(super) said: String,
+}
+
+/// Runs one side of a row once.
+pub(super) fn sample(case: &Case, side: &Side, scratch: &Scratch) -> Result<Sample> {
+    settle(case, scratch)?;
+    let before = scratch.device_written()?;
+    let mut sample = Sample::default();
+    for _ in 0..case.repeat {
+        for command in &side.commands {
+            run(command, &scratch.dir, &mut sample)?;
+        }
+    }
+    if let Some(meta) = side.output.as_ref().map(fs::metadata) {
+        let meta = meta.context("no output")?;
+        sample.output_bytes = meta.len();
+        sample.written_bytes = meta.blocks() * 512;
+    }
+    if let (Some(before), Some(after)) = (before, scratch.device_written()?) {
+        sample.written_bytes = after - before;
+    }
+    sample.score = match case.score {
+        Score::Wall => sample.wall.as_secs_f64(),
+        Score::Figure(field) => figure(&sample.said, field)?,
+    };
+    Ok(sample)
+}
+
+/// Removes what was written before and waits until it has settled; then makes the cache what the row wants.
+fn settle(case: &Case, scratch: &Scratch) -> Result<()> {
+    remove_outputs(case)?;
+    scratch.sync()?;
+    match case.cache {
+        Cache::AsIs => Ok(()),
+        Cache::Cold => {
+            fs::write("/proc/sys/vm/drop_caches", "3").context("only root can empty the page cache")
+        }
+        Cache::Warm => case.inputs.iter().try_for_each(|data| read(&scratch.dir.join(data.name()))),
+    }
+}
+
+/// Removes what either side has written.
+pub(super) fn remove_outputs(case: &Case) -> Result<()> {
+    for side in std::iter::once(&case.ours).chain(&case.peers) {
+        if let Some(output) = side.output.as_ref().filter(|output| output.exists()) {
+            fs::remove_file(output).with_context(|| output.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file and forgets it: its pages are in the cache then.
+fn read(path: &Path) -> Result<()> {
+    let mut file = File::open(path)?;
+    let mut buf = vec![0; 256 * 1024];
+    while file.read(&mut buf)? > 0 {}
+    Ok(())
+}
+
+/// Runs one command and adds what it cost.
+fn run(words: &[String], dir: &Path, sample: &mut Sample) -> Result<()> {
+    // Beside the scratch file system, not in it: what is written there is counted.
+    let log = dir.with_extension("stderr");
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).env("LC_ALL", "C").current_dir(dir);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?);
+    let start = Instant::now();
+    let mut child = command.spawn().with_context(|| process::shown(&command))?;
+    sample.said.clear();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut sample.said)?;
+    }
+    let usage = kernel::wait(&child)?;
+    sample.wall += start.elapsed();
+    sample.cpu += usage.cpu;
+    sample.max_rss_bytes = sample.max_rss_bytes.max(usage.max_rss_bytes);
+    if !usage.success {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        bail!("`{}`: exit {}: {}", process::shown(&command), usage.code, said.trim());
+    }
+    Ok(())
+}
+
+/// Makes what the row works on, once.
+pub(super) fn inputs(case: &Case, scratch: &Scratch, sizes: &Sizes) -> Result<()> {
+    case.inputs.iter().try_for_each(|data| data.ensure(&scratch.dir, sizes))
+}
+
+/// The middle one; of an even number, the mean of the two in the middle.
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
