@@ -4,19 +4,24 @@
 //! it does not hold to the backing file. Compressed clusters are frames, data clusters raw runs of the file (or of
 //! the external data file), zero clusters zeros. The image never opens what it names: it asks.
 
+pub mod bitmap;
 pub mod cache;
 mod chart;
 mod cluster;
 mod entry;
 mod header;
 mod image;
+mod info;
 mod l1;
 pub mod layout;
+pub mod refcount;
 pub mod snapshot;
 
+pub use bitmap::{Bitmap, DirtyMap};
 pub use cluster::Clusters;
 pub use entry::{L2Entry, Meaning, Subcluster};
 pub use header::{Compression, Extension, Header};
+pub use info::Info;
 pub use l1::{L1, L1Entry};
 pub use snapshot::Snapshot;
 
