@@ -7,7 +7,9 @@
 pub mod bitmap;
 pub mod cache;
 mod chart;
+pub mod check;
 mod cluster;
+pub mod create;
 mod entry;
 mod header;
 mod image;

@@ -1,0 +1,394 @@
+//! Making a new image: everything but the header first, then, when that is durable, the header.
+
+use super::layout::{self as l, FeatureName, autoclear, compatible, extension, incompatible};
+use super::refcount::Width;
+use super::{Clusters, Compression, Header};
+use crate::field::{to_index, to_u64};
+use chart::{Error, Result, Source, Wait};
+use zerocopy::IntoBytes;
+
+/// Tables and zeros are written in pieces of about this.
+const PIECE: u64 = 1 << 20;
+
+/// What space a new image takes before anything is written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Preallocation {
+    /// None: only what its tables need.
+    #[default]
+    Off,
+    /// Every cluster has its place in the file, which stays sparse.
+    Metadata,
+    /// And that place is reserved.
+    Falloc,
+    /// And written with zeros.
+    Full,
+}
+
+/// A backing file's name and format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backing {
+    /// As it will be stored.
+    pub name: String,
+    /// Its format; images without it make readers guess.
+    pub format: Option<String>,
+}
+
+/// What a new image is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct New {
+    /// Bytes in the disk.
+    pub size: u64,
+    /// 2 or 3.
+    pub version: u32,
+    /// A cluster has `1 << cluster_bits` bytes.
+    pub cluster_bits: u32,
+    /// A refcount has `1 << refcount_order` bits.
+    pub refcount_order: u32,
+    /// Writers may leave refcounts stale.
+    pub lazy_refcounts: bool,
+    /// Clusters have subclusters.
+    pub extended_l2: bool,
+    /// How compressed clusters will be encoded.
+    pub compression: Compression,
+    /// The external data file's name, as it will be stored.
+    pub data_file: Option<String>,
+    /// The data file will be a raw image of the disk at all times.
+    pub data_file_raw: bool,
+    /// What the disk begins as.
+    pub backing: Option<Backing>,
+    /// What space it takes from the beginning.
+    pub preallocation: Preallocation,
+}
+
+impl New {
+    /// A disk of `size` bytes with what `qemu-img create` would choose.
+    pub fn of(size: u64) -> New {
+        New {
+            size,
+            version: 3,
+            cluster_bits: 16,
+            refcount_order: 4,
+            lazy_refcounts: false,
+            extended_l2: false,
+            compression: Compression::Zlib,
+            data_file: None,
+            data_file_raw: false,
+            backing: None,
+            preallocation: Preallocation::Off,
+        }
+    }
+
+    fn check(&self) -> Result<Clusters> {
+        let refuse = |what: String| Err(Error::invalid(what));
+        let clusters = Clusters::new(self.cluster_bits, self.extended_l2)?;
+        Width::new(self.refcount_order)?;
+        if !(2..=3).contains(&self.version) {
+            return refuse(format!("qcow2 version {}; 2 and 3 can be made", self.version));
+        }
+        let new = [
+            (self.lazy_refcounts, "lazy refcounts"),
+            (self.refcount_order != 4, "refcounts of other than 16 bits"),
+            (self.extended_l2, "extended L2 entries"),
+            (self.compression != Compression::Zlib, "zstd compression"),
+            (self.data_file.is_some(), "an external data file"),
+        ];
+        if let (2, Some((_, what))) = (self.version, new.iter().find(|(used, _)| *used)) {
+            return refuse(format!("{what} need version 3 (compat=1.1)"));
+        }
+        if self.data_file_raw && self.data_file.is_none() {
+            return refuse("a raw data file needs the name of a data file".to_owned());
+        }
+        if self.data_file_raw && self.backing.is_some() {
+            return refuse(
+                "a raw data file holds the whole disk, so there can be no backing file".to_owned(),
+            );
+        }
+        if self.preallocation != Preallocation::Off && self.backing.is_some() {
+            return refuse(
+                "preallocated clusters would hide the backing file; use preallocation=off".to_owned(),
+            );
+        }
+        if clusters.l1_entries(self.size).saturating_mul(8) > l::MAX_L1_BYTES {
+            let what =
+                format!("clusters of {} bytes are too small for a disk of {}", clusters.size(), self.size);
+            return refuse(format!("{what}; use larger ones"));
+        }
+        Ok(clusters)
+    }
+
+    /// A raw data file is only true to the disk if no cluster is left to a backing file or to nothing.
+    fn preallocates(&self) -> bool {
+        self.preallocation != Preallocation::Off || self.data_file_raw
+    }
+
+    fn header(&self, places: &Places) -> Result<Header> {
+        let mut header = Header {
+            version: self.version,
+            backing_file: self.backing.as_ref().map(|backing| backing.name.clone()),
+            cluster_bits: self.cluster_bits,
+            size: self.size,
+            crypt_method: 0,
+            l1_size: u32::try_from(places.l1_entries).unwrap_or(u32::MAX),
+            l1_table_offset: places.offset(places.l1),
+            refcount_table_offset: places.offset(places.table),
+            refcount_table_clusters: u32::try_from(places.table_clusters).unwrap_or(u32::MAX),
+            nb_snapshots: 0,
+            snapshots_offset: 0,
+            incompatible_features: flags(&[
+                (self.data_file.is_some(), incompatible::DATA_FILE),
+                (self.compression != Compression::Zlib, incompatible::COMPRESSION),
+                (self.extended_l2, incompatible::EXTENDED_L2),
+            ]),
+            compatible_features: flags(&[(self.lazy_refcounts, compatible::LAZY_REFCOUNTS)]),
+            autoclear_features: flags(&[(self.data_file_raw, autoclear::DATA_FILE_RAW)]),
+            refcount_order: self.refcount_order,
+            header_length: if self.version < 3 { l::HEADER_V2_LENGTH } else { l::HEADER_V3_LENGTH },
+            additional: Vec::new(),
+            extensions: Vec::new(),
+        };
+        if self.version >= 3 {
+            header.additional = vec![self.compression.number(), 0, 0, 0, 0, 0, 0, 0];
+        }
+        if let Some(format) = self.backing.as_ref().and_then(|backing| backing.format.as_ref()) {
+            if to_u64(format.len()) > l::MAX_FORMAT_NAME_BYTES.into() {
+                return Err(Error::invalid(format!("a backing format named {format:?}")));
+            }
+            header.set_extension(extension::BACKING_FORMAT, Some(format.clone().into_bytes()));
+        }
+        if let Some(name) = &self.data_file {
+            if name.is_empty() || to_u64(name.len()) > l::MAX_BACKING_NAME_BYTES.into() {
+                return Err(Error::invalid(format!("a data file named {name:?}")));
+            }
+            header.set_extension(extension::DATA_FILE, Some(name.clone().into_bytes()));
+        }
+        if self.version >= 3 {
+            let mut named = header.clone();
+            named.set_extension(extension::FEATURE_NAMES, Some(feature_names()));
+            // In the smallest clusters there may be no room for what is only a courtesy.
+            if named.encode().is_ok() {
+                header = named;
+            }
+        }
+        Ok(header)
+    }
+}
+
+fn flags(bits: &[(bool, u64)]) -> u64 {
+    bits.iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit)
+}
+
+/// The names by which programs that do not know these features will call them.
+pub(super) fn feature_names() -> Vec<u8> {
+    const NAMES: [(u8, u8, &str); 8] = [
+        (0, 0, "dirty bit"),
+        (0, 1, "corrupt bit"),
+        (0, 2, "external data file"),
+        (0, 3, "compression type"),
+        (0, 4, "extended L2 entries"),
+        (1, 0, "lazy refcounts"),
+        (2, 0, "bitmaps"),
+        (2, 1, "raw external data"),
+    ];
+    let entry = |(kind, bit, text): (u8, u8, &str)| {
+        let mut name = [0; 46];
+        for (to, from) in name.iter_mut().zip(text.bytes()) {
+            *to = from;
+        }
+        FeatureName { kind, bit, name }
+    };
+    NAMES.into_iter().flat_map(|name| entry(name).as_bytes().to_vec()).collect()
+}
+
+/// Where everything goes, in clusters: the header, the refcount table, its blocks, the L1 table, the L2 tables,
+/// the data.
+struct Places {
+    clusters: Clusters,
+    width: Width,
+    table: u64,
+    table_clusters: u64,
+    blocks: u64,
+    block_count: u64,
+    l1: u64,
+    l1_entries: u64,
+    l2: u64,
+    l2_count: u64,
+    data: u64,
+    data_count: u64,
+    end: u64,
+}
+
+impl Places {
+    fn plan(new: &New, clusters: Clusters) -> Result<Places> {
+        let width = Width::new(new.refcount_order)?;
+        let l1_entries = clusters.l1_entries(new.size);
+        let l1_clusters = clusters.count(l1_entries.saturating_mul(8)).max(1);
+        let l2_count = if new.preallocates() { l1_entries } else { 0 };
+        let in_image = new.preallocates() && new.data_file.is_none();
+        let data_count = if in_image { clusters.count(new.size) } else { 0 };
+        let rest = l1_clusters.saturating_add(l2_count).saturating_add(data_count).saturating_add(1);
+        let per_block = width.per_block(clusters).max(1);
+        let (mut block_count, mut table_clusters) = (1u64, 1u64);
+        // Blocks count themselves and the table too: a few rounds until that is enough.
+        loop {
+            let total = rest.saturating_add(block_count).saturating_add(table_clusters);
+            let needed = total.div_ceil(per_block);
+            let table = clusters.count(needed.saturating_mul(8)).max(1);
+            if needed <= block_count && table <= table_clusters {
+                break;
+            }
+            (block_count, table_clusters) = (block_count.max(needed), table_clusters.max(table));
+            if table_clusters.saturating_mul(clusters.size()) > l::MAX_REFCOUNT_TABLE_BYTES {
+                let what = "a refcount table for so many clusters is too large; use larger clusters";
+                return Err(Error::invalid(what));
+            }
+        }
+        let blocks = table_clusters.saturating_add(1);
+        let l1 = blocks.saturating_add(block_count);
+        let l2 = l1.saturating_add(l1_clusters);
+        let data = l2.saturating_add(l2_count);
+        let end = data.saturating_add(data_count);
+        let places = Places {
+            clusters,
+            width,
+            table: 1,
+            table_clusters,
+            blocks,
+            block_count,
+            l1,
+            l1_entries,
+            l2,
+            l2_count,
+            data,
+            data_count,
+            end,
+        };
+        if places.offset(end) > l::MAX_HOST_OFFSET {
+            return Err(Error::invalid("the image would be larger than qcow2 can say"));
+        }
+        Ok(places)
+    }
+
+    fn offset(&self, cluster: u64) -> u64 {
+        self.clusters.offset(cluster).unwrap_or(u64::MAX)
+    }
+}
+
+/// Makes a new image in `file`, which holds nothing that matters, and its data file. Only when this returns is it
+/// an image: the header is written last, when everything else is durable.
+pub fn create(file: &dyn Source, data_file: Option<&dyn Source>, new: &New) -> Result<()> {
+    let clusters = new.check()?;
+    let places = Places::plan(new, clusters)?;
+    let header = new.header(&places)?;
+    let head = header.encode()?;
+    match (data_file, &new.data_file) {
+        (Some(data_file), Some(_)) => {
+            data_file.set_len(new.size)?;
+            reserve(data_file, 0, new.size, new.preallocation)?;
+            data_file.flush()?;
+        }
+        (None, None) => {}
+        _ => return Err(Error::invalid("a data file must be both named and given, or neither")),
+    }
+    // Whatever was there before must not look like an image meanwhile.
+    file.set_len(0)?;
+    file.set_len(places.offset(places.end))?;
+    if new.data_file.is_none() {
+        reserve(file, places.offset(places.data), places.offset(places.data_count), new.preallocation)?;
+    }
+    write_l2(file, new, &places)?;
+    let first = if places.l2_count == 0 { None } else { Some(places.l2) };
+    write_pointers(file, &places, places.l1, places.l2_count, first, l::OFLAG_COPIED)?;
+    write_refcounts(file, &places)?;
+    write_pointers(file, &places, places.table, places.block_count, Some(places.blocks), 0)?;
+    file.flush()?;
+    file.write_at(0, &head, Wait::Allowed)?;
+    file.flush()
+}
+
+/// Gives a range the space that was asked for. It reads as zeros already.
+fn reserve(source: &dyn Source, offset: u64, len: u64, how: Preallocation) -> Result<()> {
+    match how {
+        Preallocation::Off | Preallocation::Metadata => Ok(()),
+        _ if len == 0 => Ok(()),
+        Preallocation::Falloc => source.zero(offset, len, true).map_err(|e| {
+            e.during("reserving space (preallocation=falloc); metadata and full need less of the host")
+        }),
+        Preallocation::Full => write_pieces(source, offset, len, |_, piece| piece.fill(0)),
+    }
+}
+
+/// Writes `len` bytes at `offset` in pieces, each made by `make` from how far in it begins.
+fn write_pieces(
+    source: &dyn Source,
+    offset: u64,
+    len: u64,
+    mut make: impl FnMut(u64, &mut [u8]),
+) -> Result<()> {
+    let mut piece = vec![0; to_index(len.min(PIECE))];
+    let mut done = 0u64;
+    while done < len {
+        let now = to_index(len.saturating_sub(done).min(PIECE));
+        let Some(piece) = piece.get_mut(..now) else { break };
+        make(done, piece);
+        source.write_at(offset.saturating_add(done), piece, Wait::Allowed)?;
+        done = done.saturating_add(to_u64(now));
+    }
+    Ok(())
+}
+
+/// Writes a table of pointers to `count` clusters in a row.
+fn write_pointers(
+    file: &dyn Source,
+    places: &Places,
+    table: u64,
+    count: u64,
+    first: Option<u64>,
+    flag: u64,
+) -> Result<()> {
+    let Some(first) = first else { return Ok(()) };
+    write_pieces(file, places.offset(table), count.saturating_mul(8), |done, piece| {
+        for (index, word) in (done / 8..).zip(piece.as_chunks_mut::<8>().0) {
+            *word = (places.offset(first.saturating_add(index)) | flag).to_be_bytes();
+        }
+    })
+}
+
+/// Writes the L2 tables, which follow each other as the data they point to does.
+fn write_l2(file: &dyn Source, new: &New, places: &Places) -> Result<()> {
+    let clusters = places.clusters;
+    let total = clusters.count(new.size);
+    let first = if new.data_file.is_some() { 0 } else { places.data };
+    let entry_bytes = clusters.entry_words().saturating_mul(8);
+    // With subclusters, a cluster has its place and none of its subclusters is in use yet; in a raw data file all
+    // are, since that is what it means.
+    let bitmap: u64 = if new.data_file_raw { 0xffff_ffff } else { 0 };
+    let bytes = places.l2_count.saturating_mul(clusters.size());
+    write_pieces(file, places.offset(places.l2), bytes, |done, piece| {
+        piece.fill(0);
+        let words = (done / 8..).zip(piece.as_chunks_mut::<8>().0);
+        for (word, out) in words {
+            let index = word.saturating_mul(8).checked_div(entry_bytes).unwrap_or(0);
+            if index >= total {
+                break;
+            }
+            let second = clusters.extended_l2() && word % 2 == 1;
+            let value = places.offset(first.saturating_add(index)) | l::OFLAG_COPIED;
+            *out = if second { bitmap } else { value }.to_be_bytes();
+        }
+    })
+}
+
+/// Writes the refcount blocks: one for every cluster up to the end.
+fn write_refcounts(file: &dyn Source, places: &Places) -> Result<()> {
+    let per_block = places.width.per_block(places.clusters);
+    let mut block = vec![0; to_index(places.clusters.size())];
+    for index in 0..places.block_count {
+        block.fill(0);
+        let first = index.saturating_mul(per_block);
+        for entry in 0..places.end.saturating_sub(first).min(per_block) {
+            places.width.write(&mut block, entry, 1);
+        }
+        file.write_at(places.offset(places.blocks.saturating_add(index)), &block, Wait::Allowed)?;
+    }
+    Ok(())
+}
