@@ -7,5 +7,7 @@ pub mod copy;
 pub mod engine;
 pub mod file;
 pub mod generated;
+pub mod http;
 pub mod memory;
+pub mod nbd;
 pub mod replace;
