@@ -1,6 +1,7 @@
 //! Making a new image: everything but the header first, then, when that is durable, the header.
 
 use super::layout::{self as l, FeatureName, autoclear, compatible, extension, incompatible};
+use super::places::Places;
 use super::refcount::Width;
 use super::{Clusters, Compression, Header};
 use crate::field::{to_index, to_u64};
@@ -78,7 +79,7 @@ impl New {
         }
     }
 
-    fn check(&self) -> Result<Clusters> {
+    pub(super) fn check(&self) -> Result<Clusters> {
         let refuse = |what: String| Err(Error::invalid(what));
         let clusters = Clusters::new(self.cluster_bits, self.extended_l2)?;
         Width::new(self.refcount_order)?;
@@ -121,7 +122,15 @@ impl New {
         self.preallocation != Preallocation::Off || self.data_file_raw
     }
 
-    fn header(&self, places: &Places) -> Result<Header> {
+    fn places(&self, clusters: Clusters) -> Result<Places> {
+        let l1_entries = clusters.l1_entries(self.size);
+        let l2_count = if self.preallocates() { l1_entries } else { 0 };
+        let in_image = self.preallocates() && self.data_file.is_none();
+        let data_count = if in_image { clusters.count(self.size) } else { 0 };
+        Places::lay(clusters, self.refcount_order, l1_entries, l2_count, data_count)
+    }
+
+    pub(super) fn header(&self, places: &Places) -> Result<Header> {
         let mut header = Header {
             version: self.version,
             backing_file: self.backing.as_ref().map(|backing| backing.name.clone()),
@@ -199,85 +208,11 @@ pub(super) fn feature_names() -> Vec<u8> {
     NAMES.into_iter().flat_map(|name| entry(name).as_bytes().to_vec()).collect()
 }
 
-/// Where everything goes, in clusters: the header, the refcount table, its blocks, the L1 table, the L2 tables,
-/// the data.
-struct Places {
-    clusters: Clusters,
-    width: Width,
-    table: u64,
-    table_clusters: u64,
-    blocks: u64,
-    block_count: u64,
-    l1: u64,
-    l1_entries: u64,
-    l2: u64,
-    l2_count: u64,
-    data: u64,
-    data_count: u64,
-    end: u64,
-}
-
-impl Places {
-    fn plan(new: &New, clusters: Clusters) -> Result<Places> {
-        let width = Width::new(new.refcount_order)?;
-        let l1_entries = clusters.l1_entries(new.size);
-        let l1_clusters = clusters.count(l1_entries.saturating_mul(8)).max(1);
-        let l2_count = if new.preallocates() { l1_entries } else { 0 };
-        let in_image = new.preallocates() && new.data_file.is_none();
-        let data_count = if in_image { clusters.count(new.size) } else { 0 };
-        let rest = l1_clusters.saturating_add(l2_count).saturating_add(data_count).saturating_add(1);
-        let per_block = width.per_block(clusters).max(1);
-        let (mut block_count, mut table_clusters) = (1u64, 1u64);
-        // Blocks count themselves and the table too: a few rounds until that is enough.
-        loop {
-            let total = rest.saturating_add(block_count).saturating_add(table_clusters);
-            let needed = total.div_ceil(per_block);
-            let table = clusters.count(needed.saturating_mul(8)).max(1);
-            if needed <= block_count && table <= table_clusters {
-                break;
-            }
-            (block_count, table_clusters) = (block_count.max(needed), table_clusters.max(table));
-            if table_clusters.saturating_mul(clusters.size()) > l::MAX_REFCOUNT_TABLE_BYTES {
-                let what = "a refcount table for so many clusters is too large; use larger clusters";
-                return Err(Error::invalid(what));
-            }
-        }
-        let blocks = table_clusters.saturating_add(1);
-        let l1 = blocks.saturating_add(block_count);
-        let l2 = l1.saturating_add(l1_clusters);
-        let data = l2.saturating_add(l2_count);
-        let end = data.saturating_add(data_count);
-        let places = Places {
-            clusters,
-            width,
-            table: 1,
-            table_clusters,
-            blocks,
-            block_count,
-            l1,
-            l1_entries,
-            l2,
-            l2_count,
-            data,
-            data_count,
-            end,
-        };
-        if places.offset(end) > l::MAX_HOST_OFFSET {
-            return Err(Error::invalid("the image would be larger than qcow2 can say"));
-        }
-        Ok(places)
-    }
-
-    fn offset(&self, cluster: u64) -> u64 {
-        self.clusters.offset(cluster).unwrap_or(u64::MAX)
-    }
-}
-
 /// Makes a new image in `file`, which holds nothing that matters, and its data file. Only when this returns is it
 /// an image: the header is written last, when everything else is durable.
 pub fn create(file: &dyn Source, data_file: Option<&dyn Source>, new: &New) -> Result<()> {
     let clusters = new.check()?;
-    let places = Places::plan(new, clusters)?;
+    let places = new.places(clusters)?;
     let header = new.header(&places)?;
     let head = header.encode()?;
     match (data_file, &new.data_file) {

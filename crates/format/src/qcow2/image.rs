@@ -1,5 +1,7 @@
 //! Opening an image, and the disk it makes.
 
+use super::alloc::Allocator;
+use super::writer::Mutator;
 use super::{Clusters, Compression, Header, L1, chart::Reserved, snapshot};
 use super::{Image, Needed, Opener, Options, Role, cache::SliceCache, layout::incompatible};
 use chart::{Disk, DiskBuilder, Error, Geometry, Result, Source};
@@ -34,6 +36,10 @@ impl Image {
         let data_file =
             if has_data_file && !options.alone { Some(open_data_file(&header, opener)?) } else { None };
         let below = if options.alone { None } else { open_backing(&header, opener)? };
+        let mutator = match options.writable {
+            true => Some(Mutator::new(Allocator::open(Arc::clone(&file), &header)?)),
+            false => None,
+        };
         Ok(Image {
             ends: [AtomicU64::new(len), AtomicU64::new(data_file.as_ref().map_or(0, |file| file.len()))],
             reserved: reserved(&header, clusters),
@@ -45,6 +51,7 @@ impl Image {
             size: AtomicU64::new(view.size),
             in_place: AtomicBool::new(false),
             writable: options.writable,
+            mutator,
             file,
             data_file,
             below,
@@ -64,6 +71,10 @@ impl Image {
         };
         let layer: Arc<dyn chart::Layer> = Arc::<Self>::clone(self);
         let mut builder = Disk::builder(name, layer).source(Arc::clone(&self.file));
+        if self.mutator.is_some() {
+            let mutator: Arc<dyn chart::ChartMut> = Arc::<Self>::clone(self);
+            builder = builder.mutator(mutator);
+        }
         match &self.data_file {
             Some(data_file) => builder = builder.source(Arc::clone(data_file)),
             None if self.has_data_file => return Err(self.opened_alone("data file")),
@@ -77,7 +88,7 @@ impl Image {
         Ok(builder.codec(Arc::new(Deflate)).codec(Arc::new(Zstd)).geometry(geometry))
     }
 
-    /// The disk, to be read.
+    /// The disk: to be written too, where the image was opened so.
     pub fn disk(self: &Arc<Self>, name: impl Into<String>) -> Result<Arc<Disk>> {
         self.builder(name)?.build()
     }

@@ -4,20 +4,24 @@
 //! it does not hold to the backing file. Compressed clusters are frames, data clusters raw runs of the file (or of
 //! the external data file), zero clusters zeros. The image never opens what it names: it asks.
 
+mod alloc;
 pub mod bitmap;
 pub mod cache;
 mod chart;
 pub mod check;
 mod cluster;
 pub mod create;
+pub mod emit;
 mod entry;
 mod header;
 mod image;
 mod info;
 mod l1;
 pub mod layout;
+mod places;
 pub mod refcount;
 pub mod snapshot;
+mod writer;
 
 pub use bitmap::{Bitmap, DirtyMap};
 pub use cluster::Clusters;
@@ -115,4 +119,6 @@ pub struct Image {
     /// Data clusters may be written where they are, without anything else having to change.
     in_place: AtomicBool,
     writable: bool,
+    /// What changes the map, where that is allowed.
+    mutator: Option<writer::Mutator>,
 }

@@ -1,0 +1,4 @@
+//! Formats against the tools they come from.
+
+mod qcow2_emit;
+mod qcow2_write;

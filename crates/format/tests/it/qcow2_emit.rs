@@ -1,0 +1,85 @@
+//! Emitting qcow2 files: what comes out is what qemu-img would have made of it.
+
+use chart::{Disk, Source, Wait};
+use format::qcow2::create::New;
+use format::qcow2::emit::emit;
+use io::copy::{Options, copy};
+use io::file::{File, Options as Open};
+use std::path::Path;
+use std::sync::Arc;
+use testkit::peer;
+
+fn made(path: &Path, len: u64) -> File {
+    let file = File::open(path, Open { create_new: true, ..Open::default() }).unwrap();
+    file.set_len(len).unwrap();
+    file
+}
+
+/// A disk with holes, data, and data that is not aligned to anything.
+fn sparse_disk(dir: &Path, len: u64, seed: u64) -> Arc<Disk> {
+    let path = dir.join(format!("source-{seed}.raw"));
+    let file = made(&path, len);
+    let mut rng = testkit::Rng::new(seed);
+    for _ in 0..12 {
+        let (at, want) = rng.range(len, len / 10);
+        let mut data = vec![0; want as usize];
+        rng.fill(&mut data);
+        file.write_at(at, &data, Wait::Allowed).unwrap();
+    }
+    drop(file);
+    format::raw::open(Arc::new(File::open(path, Open::default()).unwrap()), false).unwrap()
+}
+
+fn variants(size: u64) -> Vec<New> {
+    let new = New::of(size);
+    vec![
+        new.clone(),
+        New { cluster_bits: 9, refcount_order: 6, ..new.clone() },
+        New { cluster_bits: 9, refcount_order: 0, ..new.clone() },
+        New { cluster_bits: 12, version: 2, ..new.clone() },
+        New { cluster_bits: 21, refcount_order: 3, ..new.clone() },
+        New { cluster_bits: 16, extended_l2: true, lazy_refcounts: true, ..new.clone() },
+        New { cluster_bits: 14, extended_l2: true, refcount_order: 1, ..new },
+    ]
+}
+
+#[test]
+fn an_emitted_file_is_one_that_qemu_reads() {
+    if !peer::require(&["qemu-img"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (seed, len) in [(1, 5 << 20), (2, (17 << 20) + 512), (3, 1 << 12)] {
+        let source = sparse_disk(dir.path(), len, seed);
+        let raw = dir.path().join(format!("source-{seed}.raw"));
+        for (i, new) in variants(len).iter().enumerate() {
+            let emitted = emit(Arc::clone(&source), new).unwrap();
+            let path = dir.path().join(format!("{seed}-{i}.qcow2"));
+            let report =
+                copy(&emitted, &made(&path, 0), &Options { sink_reads_zero: true, ..Options::default() });
+            report.unwrap();
+            let (path, raw) = (path.to_str().unwrap(), raw.to_str().unwrap());
+            peer::qemu_img(&["check", "-q", path]);
+            peer::qemu_img(&["compare", "-q", "-f", "raw", "-F", "qcow2", raw, path]);
+        }
+    }
+}
+
+#[test]
+fn any_part_of_an_emitted_file_reads_as_the_whole_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = sparse_disk(dir.path(), (3 << 20) + 512, 9);
+    for new in variants(source.len()) {
+        let emitted = emit(Arc::clone(&source), &new).unwrap();
+        let mut whole = vec![0; emitted.len() as usize];
+        emitted.read_at(0, &mut whole, Wait::Allowed).unwrap();
+        let mut rng = testkit::Rng::new(5);
+        for _ in 0..300 {
+            let at = rng.below(emitted.len());
+            let len = (rng.below(9000) + 1).min(emitted.len() - at) as usize;
+            let mut part = vec![0; len];
+            emitted.read_at(at, &mut part, Wait::Allowed).unwrap();
+            assert!(part == whole[at as usize..at as usize + len], "{new:?}: {len} bytes at {at}");
+        }
+    }
+}
