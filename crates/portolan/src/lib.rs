@@ -1,1 +1,15 @@
-//! portolan
+//! Portolan as a library: open any disk by SPEC, see where its bytes live, and redraw that.
+//!
+//! Every call reports by value or by callback; none touches a terminal.
+#![forbid(unsafe_code)]
+
+pub mod formats;
+pub mod gate;
+pub mod open;
+pub mod size;
+pub mod spec;
+
+pub use formats::Format;
+pub use gate::Gate;
+pub use open::{Image, Opened, Options, open};
+pub use spec::{Location, Spec, Step};

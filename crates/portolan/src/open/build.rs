@@ -1,0 +1,184 @@
+//! From a container and a format to a disk.
+
+use super::absent::Absent;
+use super::{Container, Image, Named, Opening};
+use crate::{Format, Location, Spec, size};
+use chart::{Disk, Error, Result, Source};
+use format::qcow2::{self, Needed, Role};
+use format::raw;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The map that a format keeps, for what only that format has.
+#[derive(Clone)]
+pub enum Map {
+    /// There is none.
+    Raw,
+    /// Its header, tables, snapshots and bitmaps.
+    Qcow2(Arc<qcow2::Image>),
+}
+
+/// How a container is to be read.
+pub(super) struct Request {
+    pub(super) format: Format,
+    pub(super) version: Option<String>,
+    pub(super) writable: bool,
+    /// Nobody said the format of this file, which an image named.
+    pub(super) guessed: bool,
+}
+
+/// What an image stands on.
+#[derive(Default)]
+struct Below {
+    backing: Option<Arc<Image>>,
+    data_file: Option<Arc<Image>>,
+}
+
+impl Opening<'_> {
+    pub(super) fn build(&mut self, spec: Spec, container: &Container, request: &Request) -> Result<Image> {
+        let &Request { format, writable, .. } = request;
+        let mut below = Below::default();
+        let source = Arc::clone(&container.source);
+        let (map, disk) = match format {
+            Format::Raw => (Map::Raw, self.raw(&spec, &source, request)?),
+            Format::Qcow2 => {
+                let map = Arc::new(self.qcow2(&spec, &source, request, &mut below)?);
+                let disk = map.disk(spec.to_string())?;
+                (Map::Qcow2(map), disk)
+            }
+        };
+        let Below { backing, data_file } = below;
+        Ok(Image { spec, format, container: source, map, below: backing, data_file, disk, writable })
+    }
+
+    fn raw(&self, spec: &Spec, source: &Arc<dyn Source>, request: &Request) -> Result<Arc<Disk>> {
+        if let Some(version) = &request.version {
+            return Err(
+                Error::unsupported(format!("@{version}: a raw disk has no versions")).in_path(source.name())
+            );
+        }
+        let mut options = Options(spec.options.clone());
+        let (offset, len) = (options.size("offset")?, options.size("size")?);
+        let parts = options.0.remove("parts");
+        options.finish(request.format)?;
+        match (offset, len, parts) {
+            (None, None, None) => raw::open(Arc::clone(source), request.writable),
+            (offset, len, None) => {
+                let window = raw::Window { offset: offset.unwrap_or(0), len };
+                raw::open_window(Arc::clone(source), window, request.writable)
+            }
+            (None, None, Some(list)) => {
+                let parts = self.parts(spec, source, &list, request.writable)?;
+                raw::split(spec.location.to_string(), parts, request.writable)
+            }
+            _ => Err(Error::invalid("a disk in parts is not a window too")),
+        }
+    }
+
+    /// The first part, and those the user named behind it.
+    fn parts(
+        &self,
+        spec: &Spec,
+        first: &Arc<dyn Source>,
+        list: &str,
+        writable: bool,
+    ) -> Result<Vec<Arc<dyn Source>>> {
+        let Location::File(path) = &spec.location else {
+            return Err(Error::unsupported("only files can be parts of a disk"));
+        };
+        let mut parts = vec![Arc::clone(first)];
+        for name in part_names(path, list) {
+            let part = Container::of(&Location::File(name), None, self.options.file(writable))?;
+            if parts.iter().any(|known| known.identity() == part.source.identity()) {
+                return Err(Error::invalid("is named as a part twice").in_path(part.source.name()));
+            }
+            part.lock(self.options.unlocked, writable)?;
+            parts.push(part.source);
+        }
+        Ok(parts)
+    }
+
+    fn qcow2(
+        &mut self,
+        spec: &Spec,
+        source: &Arc<dyn Source>,
+        request: &Request,
+        below: &mut Below,
+    ) -> Result<qcow2::Image> {
+        Options(spec.options.clone()).finish(request.format)?;
+        let mut options = qcow2::Options {
+            writable: request.writable,
+            allow_corrupt: self.options.allow_corrupt,
+            snapshot: request.version.clone(),
+            ..qcow2::Options::default()
+        };
+        if let Some(bytes) = self.options.cache_bytes {
+            options.cache_bytes = bytes;
+        }
+        let by = spec.location.clone();
+        let mut opener = |needed: Needed<'_>| {
+            if self.options.alone {
+                return Ok(Absent::source(needed.name));
+            }
+            let image = self.named_by(&by, needed, request)?;
+            let disk: Arc<dyn Source> = Arc::<Disk>::clone(&image.disk);
+            match needed.role {
+                Role::Backing => below.backing = Some(image),
+                Role::DataFile => below.data_file = Some(image),
+            }
+            Ok(disk)
+        };
+        qcow2::Image::open(Arc::clone(source), &options, &mut opener)
+    }
+
+    /// Opens a file that the image at `by` names.
+    fn named_by(&mut self, by: &Location, needed: Needed<'_>, request: &Request) -> Result<Arc<Image>> {
+        let role = match needed.role {
+            Role::Backing => "backing file",
+            Role::DataFile => "data file",
+        };
+        if request.guessed && !self.options.guess {
+            let what = format!(
+                "{by} names {} as its {role}, but nothing says that {by} is {}: a guest may have written those \
+                 bytes. Name its format in the image above it, or allow guessing",
+                needed.name, request.format
+            );
+            return Err(Error::denied(what));
+        }
+        let admitted = self.pass.admit(by, needed.name, role)?;
+        let mut spec = admitted.spec.clone();
+        if let (None, Some(format)) = (&spec.format, needed.format) {
+            spec.format = Some(format.to_owned());
+        }
+        // Only data belongs to the image itself; what lies below is not its to write.
+        let writable = request.writable && needed.role == Role::DataFile;
+        let container = Container::of(&spec.location, Some(&admitted), self.options.file(writable))?;
+        self.image(spec, &container, writable, Named::ByImage)
+    }
+}
+
+/// The names behind the first part: a list, or the files numbered on from it.
+fn part_names(first: &Path, list: &str) -> Vec<PathBuf> {
+    if list != "auto" {
+        return list.split(',').map(PathBuf::from).collect();
+    }
+    let next = |path: &PathBuf| raw::next_part(path).filter(|p| p.exists());
+    std::iter::successors(next(&first.to_path_buf()), next).take(raw::MAX_PARTS).collect()
+}
+
+/// Options that are taken one by one, until none is left.
+struct Options(BTreeMap<String, String>);
+
+impl Options {
+    fn size(&mut self, key: &str) -> Result<Option<u64>> {
+        self.0.remove(key).map(|text| size::parse(&text)).transpose()
+    }
+
+    fn finish(self, format: Format) -> Result<()> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(key) => Err(Error::invalid(format!("{format} has no option {key:?} for opening"))),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Opening: from a SPEC to a disk, with all that it stands on.
+//!
+//! One image file that is opened twice in one process is one disk (`table`): read-only users share it, a second
+//! writer is refused. Between processes QEMU's image locks say the same.
+
+mod absent;
+mod build;
+mod container;
+mod table;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use build::Map;
+
+use crate::{Format, Gate, Location, Spec, Step};
+use chart::{Disk, Error, Identity, Result, Source};
+use container::Container;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How many images a chain of backing files may have.
+pub const MAX_CHAIN: usize = 100;
+
+/// How a disk is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// For writing too. The format must be said, unless the bytes show that it is not raw.
+    pub writable: bool,
+    /// Take no locks: for looking at an image that somebody is using.
+    pub unlocked: bool,
+    /// Files past the page cache.
+    pub direct: bool,
+    /// Which other files an image may name.
+    pub gate: Gate,
+    /// Take the format of a file that an image names from its bytes, where the image does not say it, even if
+    /// that file then names further ones.
+    pub guess: bool,
+    /// Do not open what the image names: its metadata is all that is wanted.
+    pub alone: bool,
+    /// Open an image that is marked corrupt: for checking it, and for saving what can be read.
+    pub allow_corrupt: bool,
+    /// How many bytes of a format's tables may be kept in memory.
+    pub cache_bytes: Option<usize>,
+}
+
+/// An image: a disk in a format, in a place, and what it stands on.
+pub struct Image {
+    /// How it was named.
+    pub spec: Spec,
+    /// What format it has.
+    pub format: Format,
+    /// What holds it.
+    pub container: Arc<dyn Source>,
+    /// The format's own map, for what only that format has.
+    pub map: Map,
+    /// The image its unheld ranges are found in.
+    pub below: Option<Arc<Image>>,
+    /// The file that holds its data, where that is another one.
+    pub data_file: Option<Arc<Image>>,
+    disk: Arc<Disk>,
+    writable: bool,
+}
+
+impl Image {
+    /// The image as a disk.
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    /// Its path, where it is a file.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.spec.location {
+            Location::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// It, and the images below it, from the top.
+    pub fn chain(&self) -> impl Iterator<Item = &Image> {
+        std::iter::successors(Some(self), |image| image.below.as_deref())
+    }
+}
+
+/// A disk that is open for somebody.
+pub struct Opened {
+    /// What to read, and to write where that was asked for.
+    pub disk: Arc<Disk>,
+    /// The image it is.
+    pub image: Arc<Image>,
+    writable: bool,
+}
+
+impl Opened {
+    /// Ends writing: makes everything durable and leaves the image as a reader wants to find it. Dropping a
+    /// writable disk without this may leave it marked as in use.
+    pub fn close(self) -> Result<()> {
+        if self.writable { self.image.disk.close() } else { Ok(()) }
+    }
+}
+
+/// Opens a disk, and all that it stands on.
+pub fn open(spec: &Spec, options: &Options) -> Result<Opened> {
+    let pass = options.gate.pass(&spec.location)?;
+    let mut opening = Opening { options, pass, chain: Vec::new(), table: table::lock() };
+    let container = Container::of(&spec.location, None, options.file(options.writable))?;
+    let image = opening.image(spec.clone(), &container, options.writable, Named::ByUser)?;
+    // Whoever did not ask to write gets a disk that cannot, even where it is shared with a writer.
+    let disk = if image.writable && !options.writable {
+        view::read_only(&image.disk)?
+    } else {
+        Arc::clone(&image.disk)
+    };
+    Ok(Opened { disk, image, writable: options.writable })
+}
+
+impl Options {
+    fn file(&self, writable: bool) -> io::file::Options {
+        io::file::Options { writable, direct: self.direct, ..io::file::Options::default() }
+    }
+}
+
+/// Who named an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    /// The user: what they say goes.
+    ByUser,
+    /// Another image, as its backing or data file.
+    ByImage,
+}
+
+/// The work of opening one disk.
+struct Opening<'a> {
+    options: &'a Options,
+    pass: crate::gate::Pass,
+    /// What is being opened right now, from the top: to notice a loop.
+    chain: Vec<(Option<Identity>, String)>,
+    /// Held throughout. Two threads that open two images which name each other must not wait for each other.
+    table: table::Guard,
+}
+
+impl Opening<'_> {
+    fn image(
+        &mut self,
+        spec: Spec,
+        container: &Container,
+        writable: bool,
+        named: Named,
+    ) -> Result<Arc<Image>> {
+        self.enter(&spec, &container)?;
+        let shown = spec.to_string();
+        let image = self.image_in_chain(spec, &container, writable, named);
+        self.chain.pop();
+        image.map_err(|e| if named == Named::ByImage { e.during(format!("opening {shown}")) } else { e })
+    }
+
+    /// Notes that `spec` is being opened. Refuses it if it is being opened already, or the chain is too long.
+    fn enter(&mut self, spec: &Spec, container: &Container) -> Result<()> {
+        let identity = container.file.as_ref().map(|f| f.identity());
+        let names = || {
+            let names: Vec<_> = self.chain.iter().map(|(_, name)| name.as_str()).collect();
+            names.join(" -> ")
+        };
+        if identity.is_some() && self.chain.iter().any(|(known, _)| *known == identity) {
+            return Err(Error::corrupt(format!("the chain of images loops: {} -> {spec}", names())));
+        }
+        if self.chain.len() >= MAX_CHAIN {
+            return Err(Error::unsupported(format!("a chain of more than {MAX_CHAIN} images: {}", names())));
+        }
+        self.chain.push((identity, spec.to_string()));
+        Ok(())
+    }
+
+    fn image_in_chain(
+        &mut self,
+        spec: Spec,
+        container: &Container,
+        writable: bool,
+        named: Named,
+    ) -> Result<Arc<Image>> {
+        let format = self.format_of(&spec, container, writable)?;
+        let version = version_of(&spec)?;
+        let guessed = spec.format.is_none() && named == Named::ByImage;
+        let key = container.file.as_ref().map(|file| table::Key {
+            identity: file.identity(),
+            format,
+            options: spec.options.clone(),
+            version: version.clone(),
+            alone: self.options.alone || self.options.allow_corrupt,
+        });
+        if let Some(key) = &key {
+            if let Some(image) = self.table.find(key, writable)? {
+                return Ok(image);
+            }
+            container.lock(self.options.unlocked, writable)?;
+        }
+        let request = build::Request { format, version, writable, guessed };
+        let image = Arc::new(self.build(spec, container, &request)?);
+        if let Some(key) = key {
+            self.table.add(key, writable, &image);
+        }
+        Ok(image)
+    }
+
+    /// What was said, or what the bytes say. They are never taken for raw when the disk is to be written: a guest
+    /// that writes its own disk writes those bytes too, and may make them look like anything tomorrow.
+    fn format_of(&self, spec: &Spec, container: &Container, writable: bool) -> Result<Format> {
+        if let Some(name) = &spec.format {
+            return Format::named(name);
+        }
+        let format = Format::probe(container.source.as_ref())?;
+        if format == Format::Raw && writable {
+            let what =
+                "has no header of a known format; a raw disk that is to be written must be named as raw";
+            return Err(Error::invalid(what).in_path(container.source.name()));
+        }
+        Ok(format)
+    }
+}
+
+/// The version that the steps ask for. What else they can ask for is not in this build.
+fn version_of(spec: &Spec) -> Result<Option<String>> {
+    match spec.steps.as_slice() {
+        [] => Ok(None),
+        [Step::Version(name)] => Ok(Some(name.clone())),
+        steps => {
+            let what = match steps.iter().find(|s| !matches!(s, Step::Version(_))) {
+                Some(Step::Partition(number)) => {
+                    format!("partition #{number}: this build does not read partition tables")
+                }
+                Some(Step::Path(path)) => {
+                    format!("{}: this build does not read file systems", path.display())
+                }
+                _ => "a version of a version".to_owned(),
+            };
+            Err(Error::unsupported(what).in_path(spec.location.to_string()))
+        }
+    }
+}
