@@ -38,6 +38,15 @@ impl Dirs {
     }
 }
 
+/// How large a loop device is made.
+#[derive(Clone, Copy)]
+struct Room {
+    /// What it may come to hold.
+    needed: u64,
+    /// What it claims to be; the rest is a hole.
+    apparent: u64,
+}
+
 /// A file system ready to be measured on; unmounted when dropped.
 pub(super) struct Scratch {
     pub(super) dir: PathBuf,
@@ -51,11 +60,15 @@ impl Scratch {
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         match place {
             Place::Plain if is_ext4(&dir)? => Ok(Scratch::plain(dir)),
-            Place::Plain => Scratch::mount(dir, "ext4", &["-q", "-F"], 3 * sizes.half + 3 * sizes.mixed),
-            // Both sources and one full output.
+            Place::Plain => {
+                let needed = 3 * sizes.half + 3 * sizes.mixed;
+                Scratch::mount(dir, "ext4", &["-q", "-F"], Room { needed, apparent: needed })
+            }
+            // Both sources and one full output. The device claims to be far larger: with reverse mapping XFS
+            // shares no more extents in an allocation group (a quarter of the device) that is nearly full.
             Place::Reflink => {
-                let options = ["-q", "-f", "-m", "reflink=1"];
-                Scratch::mount(dir, "xfs", &options, sizes.full * 7 / 2)
+                let room = Room { needed: sizes.full * 7 / 2, apparent: sizes.full * 16 };
+                Scratch::mount(dir, "xfs", &["-q", "-f", "-m", "reflink=1"], room)
             }
         }
     }
@@ -65,12 +78,12 @@ impl Scratch {
         Scratch { dir, mounted: false }
     }
 
-    fn mount(dir: PathBuf, kind: &str, mkfs_options: &[&str], bytes: u64) -> Result<Scratch> {
+    fn mount(dir: PathBuf, kind: &str, mkfs_options: &[&str], room: Room) -> Result<Scratch> {
         ensure!(process::is_root(), "only root may mount");
         let image = dir.with_extension("img");
         private_mounts()?;
         if !image.exists() || !attach(&image, &dir) {
-            make(&image, kind, mkfs_options, bytes)?;
+            make(&image, kind, mkfs_options, room)?;
             ensure!(attach(&image, &dir), "cannot mount {}", image.display());
         }
         Ok(Scratch { dir, mounted: true })
@@ -125,14 +138,14 @@ fn attach(image: &Path, dir: &Path) -> bool {
     process::succeeds(&mut process::command(&command))
 }
 
-fn make(image: &Path, kind: &str, options: &[&str], bytes: u64) -> Result<()> {
+fn make(image: &Path, kind: &str, options: &[&str], room: Room) -> Result<()> {
     let dir = image.parent().context("an image in no folder")?;
     let free = free_bytes(dir)?;
-    if free < bytes {
-        bail!("{} MiB are free in {}, and {} are needed", free / MIB, dir.display(), bytes / MIB);
+    if free < room.needed {
+        bail!("{} MiB are free in {}, and {} are needed", free / MIB, dir.display(), room.needed / MIB);
     }
     // XFS refuses to be smaller than 300 MiB.
-    File::create(image)?.set_len(bytes.max(512 * MIB))?;
+    File::create(image)?.set_len(room.apparent.max(512 * MIB))?;
     let program = format!("mkfs.{kind}");
     let program = process::which(&program).with_context(|| format!("{program} is not installed"))?;
     let command = [vec![word(&program)], words(options), vec![word(image)]].concat();
