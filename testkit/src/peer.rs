@@ -125,3 +125,6 @@ pub fn qemu_io(format: &str, file: &Path, commands: &[&str]) -> String {
     assert!(!said.contains("failed"), "qemu-io {commands:?} {}:\n{said}", file.display());
     said
 }
+
+#[cfg(test)]
+mod tests;

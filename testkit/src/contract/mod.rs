@@ -24,8 +24,7 @@ pub use place::{Same, place_law, same_place};
 pub use races::{
     Copier, Outer, Stack, fill_is_void, in_place_writer_keeps_its_place, no_write_lost_to_a_deleted_snapshot,
     no_write_lost_to_a_snapshot, overlapping_reservations_wait, races, reader_keeps_its_place,
-    readers_look_while_a_snapshot_waits, snapshot_does_not_change, writable_is_honest,
-    writes_stay_in_their_disk,
+    readers_look_while_a_snapshot_waits, snapshot_does_not_change, writes_stay_in_their_disk,
 };
 pub use random::{all_decorators, failing_ops, random_ops};
 pub use source_law::source_law;

@@ -2,8 +2,8 @@
 
 use super::stamp::SECTOR;
 use super::{Maker, Subject, Verdict, difference, ensure, stamp, stamps};
-use crate::source::{Event, Memory, Op, Paused, Recorder, When};
-use chart::{Chart, Disk, Place, Result, SetMode, Source, To, Wait};
+use crate::source::{Memory, Op, Paused, When};
+use chart::{Disk, Result, SetMode, Source, To, Wait};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -120,8 +120,7 @@ pub fn races(maker: &dyn Maker) -> Verdict {
         .map_err(|r| r.during("readers_look_while_a_snapshot_waits"))?;
     no_write_lost_to_a_deleted_snapshot(maker)
         .map_err(|r| r.during("no_write_lost_to_a_deleted_snapshot"))?;
-    overlapping_reservations_wait(maker).map_err(|r| r.during("overlapping_reservations_wait"))?;
-    writable_is_honest(maker).map_err(|r| r.during("writable_is_honest"))
+    overlapping_reservations_wait(maker).map_err(|r| r.during("overlapping_reservations_wait"))
 }
 
 /// Law 3: a reader that has looked up its place and not read it yet reads its own bytes or zeros, whatever is
@@ -320,38 +319,6 @@ pub fn fill_is_void(make: Stack<'_>, copier: Copier) -> Verdict {
     // And what is here already is not brought up again.
     let moved = copier(&disk, 0, grain)?;
     ensure!(moved == 0, "{moved} bytes were brought up into a grain that is here already");
-    Ok(())
-}
-
-/// Law 4: where the chart says `writable`, a write is that write and nothing else.
-pub fn writable_is_honest(maker: &dyn Maker) -> Verdict {
-    let recorder = Arc::new(Recorder::new(Arc::new(Memory::new(0)))?);
-    let subject = maker.create(Arc::clone(&recorder) as Arc<dyn Source>)?;
-    let disk = subject.disk;
-    write(&disk, 0, disk.len() / 2 / 512 * 512, 1)?;
-    if let Some(snapshots) = &subject.snapshots {
-        snapshots.snapshot()?;
-        write(&disk, 4096, 8192, 2)?;
-    }
-    let mut at = 0;
-    while at < disk.len() {
-        let extent = disk.extent_at(at, 1 << 20, Wait::Allowed)?;
-        let next = extent.end();
-        if let (true, Place::Raw { offset, .. }) = (extent.writable, extent.place) {
-            let from = recorder.count();
-            let len = extent.len.min(disk.len() - at);
-            write(&disk, at, len / 512 * 512, 3)?;
-            let within = |e: &Event| match e {
-                Event::Write { offset: o, data } => {
-                    offset <= *o && *o + data.len() as u64 <= offset + extent.len
-                }
-                _ => false,
-            };
-            let more: Vec<_> = recorder.since(from).into_iter().filter(|e| !within(e)).collect();
-            ensure!(more.is_empty(), "{extent:?} is said to be writable; writing it also did {more:?}");
-        }
-        at = next;
-    }
     Ok(())
 }
 
