@@ -15,9 +15,10 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 The tasks of this repository.
 
-  cargo xtask test [--quick] [--keep-going] [--no-install] [--fuzz-seconds N]
+  cargo xtask test [STEP...] [--quick] [--keep-going] [--no-install] [--fuzz-seconds N]
       Everything a change must pass: real peers installed, fmt, clippy, layers, cargo-deny,
       tests, doc tests, docs and a smoke of every fuzz target.
+      STEP            only these: peers fmt clippy layers deny tests doctests docs fuzz
       --quick         only fmt, clippy, layers and tests
       --keep-going    do not stop at the first step that fails
       --no-install    install nothing; say what is missing

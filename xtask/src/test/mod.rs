@@ -20,6 +20,8 @@ pub(crate) struct Options {
     install: bool,
     fuzz_seconds: u32,
     ci: bool,
+    /// Only these steps; all when empty.
+    only: Vec<String>,
 }
 
 /// How a step ended.
@@ -55,7 +57,7 @@ const STEPS: &[Step] = &[
     Step { name: "layers", quick: true, run: steps::layers },
     Step { name: "deny", quick: false, run: steps::deny },
     Step { name: "tests", quick: true, run: steps::tests },
-    Step { name: "doc tests", quick: false, run: steps::doc_tests },
+    Step { name: "doctests", quick: false, run: steps::doc_tests },
     Step { name: "docs", quick: false, run: steps::docs },
     Step { name: "fuzz", quick: false, run: fuzz::step },
 ];
@@ -69,8 +71,14 @@ pub(crate) fn task(args: &[String]) -> Result<()> {
 }
 
 fn parse(args: &[String]) -> Result<Options> {
-    let mut options =
-        Options { quick: false, keep_going: false, install: true, fuzz_seconds: 60, ci: house::ci() };
+    let mut options = Options {
+        quick: false,
+        keep_going: false,
+        install: true,
+        fuzz_seconds: 60,
+        ci: house::ci(),
+        only: Vec::new(),
+    };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -81,15 +89,22 @@ fn parse(args: &[String]) -> Result<Options> {
                 let seconds = args.next().context("--fuzz-seconds needs a number")?;
                 options.fuzz_seconds = seconds.parse().context("--fuzz-seconds needs a number")?;
             }
+            step if STEPS.iter().any(|known| known.name == step) => options.only.push(step.to_owned()),
             other => bail!("test takes no `{other}`"),
         }
     }
     Ok(options)
 }
 
+/// Whether the person asked for this step.
+fn asked(step: &Step, options: &Options) -> bool {
+    let named = options.only.iter().any(|name| name == step.name);
+    if options.only.is_empty() { step.quick || !options.quick } else { named }
+}
+
 fn run(steps: &[Step], options: &Options) -> Report {
     let mut report = Report::default();
-    for step in steps.iter().filter(|step| step.quick || !options.quick) {
+    for step in steps.iter().filter(|step| asked(step, options)) {
         if report.failed() && !options.keep_going {
             report.not_reached.push(step.name);
             continue;

@@ -37,6 +37,7 @@ fn arguments_are_understood() {
     let asked = options(&["--quick", "--keep-going", "--no-install", "--fuzz-seconds", "7"]);
     assert!(asked.quick && asked.keep_going && !asked.install);
     assert_eq!(asked.fuzz_seconds, 7);
+    assert_eq!(options(&["fuzz", "docs"]).only, ["fuzz", "docs"]);
     for wrong in [&["--slow"][..], &["--fuzz-seconds"], &["--fuzz-seconds", "x"]] {
         let args: Vec<String> = wrong.iter().map(|&arg| arg.to_owned()).collect();
         assert!(parse(&args).is_err(), "{wrong:?}");
@@ -61,6 +62,14 @@ fn quick_leaves_out_what_is_slow() {
     assert!(!report.failed());
     let names: Vec<_> = report.rows.iter().map(|row| row.step).collect();
     assert_eq!(names, ["first", "last"]);
+}
+
+#[test]
+fn named_steps_run_alone() {
+    let only = Options { only: vec!["second".to_owned()], ..options(&["--quick"]) };
+    let report = run(PLANTED, &only);
+    assert_eq!(report.rows.len(), 1);
+    assert_eq!(report.rows[0].step, "second");
 }
 
 #[test]
