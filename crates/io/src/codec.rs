@@ -99,8 +99,8 @@ fn short(name: &str, got: u64, wanted: usize) -> Error {
 
 /// Makes encoded runs. Keep one per thread: it holds its tables between runs.
 pub enum Encoder {
-    /// Raw deflate with a window of 4 KiB, which every reader of qcow2 can take.
-    Deflate(Box<Compress>),
+    /// Raw deflate with a window of 4 KiB, which every reader of qcow2 can take; and room to encode into.
+    Deflate(Box<Compress>, Vec<u8>),
     /// zstd.
     Zstd(Box<Compressor<'static>>),
 }
@@ -109,7 +109,10 @@ impl Encoder {
     /// An encoder for [`Deflate`]; level 0 to 9, or the usual one.
     pub fn deflate(level: Option<u32>) -> Self {
         let level = level.map_or(Compression::default(), Compression::new);
-        Encoder::Deflate(Box::new(Compress::new_with_window_bits(level, false, DEFLATE_WINDOW_BITS)))
+        Encoder::Deflate(
+            Box::new(Compress::new_with_window_bits(level, false, DEFLATE_WINDOW_BITS)),
+            Vec::new(),
+        )
     }
 
     /// An encoder for [`Zstd`]; level 1 to 22, or the usual one.
@@ -122,11 +125,18 @@ impl Encoder {
     /// is shorter than `bytes` asks for a run only if it is worth it.
     pub fn encode(&mut self, bytes: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
         match self {
-            Encoder::Deflate(context) => {
+            Encoder::Deflate(context, room) => {
                 context.reset();
+                // zlib-rs panics where a stored block does not fit: it always gets room for the worst.
+                room.resize(bytes.len() + bytes.len() / 1000 + 64, 0);
                 let failed = |e: flate2::CompressError| Error::io("deflate").caused_by(e);
-                let status = context.compress(bytes, out, FlushCompress::Finish).map_err(failed)?;
-                Ok((status == Status::StreamEnd).then_some(context.total_out() as usize))
+                let status = context.compress(bytes, room, FlushCompress::Finish).map_err(failed)?;
+                let len = context.total_out() as usize;
+                if status != Status::StreamEnd || len > out.len() {
+                    return Ok(None);
+                }
+                out[..len].copy_from_slice(&room[..len]);
+                Ok(Some(len))
             }
             // Out of room is the only way in which this fails.
             Encoder::Zstd(context) => Ok(context.compress_to_buffer(bytes, out).ok()),

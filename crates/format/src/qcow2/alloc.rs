@@ -183,6 +183,16 @@ impl Allocator {
             Some(run) => run,
             None => self.extend(want.max(1))?,
         };
+        self.refer(run)
+    }
+
+    /// The same, all of them or none.
+    pub(super) fn allocate_whole(&mut self, count: u64) -> Result<Run> {
+        let run = self.extend(count.max(1))?;
+        self.refer(run)
+    }
+
+    fn refer(&mut self, run: Run) -> Result<Run> {
         for cluster in run.first..run.first.saturating_add(run.count) {
             self.set(cluster, 1)?;
         }
@@ -290,9 +300,7 @@ impl Allocator {
         self.table.resize(to_index(bytes / 8), 0);
         let count = self.clusters.count(bytes);
         let run = self.extend_within(count)?;
-        for cluster in run.first..run.first.saturating_add(count) {
-            self.set(cluster, 1)?;
-        }
+        self.refer(run)?;
         let new = (self.clusters.offset(run.first).unwrap_or(0), count);
         match self.moved_to.replace(new) {
             // The header never named it.

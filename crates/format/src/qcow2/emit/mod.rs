@@ -4,8 +4,11 @@
 //! L2 tables that are needed, and the data clusters in the order of the disk. All that is kept for it is a bit
 //! for every cluster of the disk and a count for every L2 table.
 
+mod pack;
 mod survey;
 mod tables;
+
+pub use pack::{Options as PackOptions, Packed, pack};
 
 use super::Clusters;
 use super::create::{New, Preallocation};

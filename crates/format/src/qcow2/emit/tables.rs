@@ -5,7 +5,7 @@ use super::survey::Survey;
 use crate::field::{to_index, to_u64};
 use crate::qcow2::Clusters;
 use crate::qcow2::create::New;
-use crate::qcow2::layout::OFLAG_COPIED;
+use crate::qcow2::layout::{OFLAG_COMPRESSED, OFLAG_COPIED};
 use crate::qcow2::places::Places;
 use chart::{Result, Wait};
 use io::generated::Rule;
@@ -82,11 +82,13 @@ impl<E: Entries> Tables<E> {
         if cluster >= self.survey.clusters() || !self.survey.holds(cluster) {
             return 0;
         }
-        if words == 2 && word & 1 != 0 {
-            // All subclusters are stored.
-            return 0xffff_ffff;
+        let value = self.entries.word(self.survey.rank_of(cluster));
+        match (words, word & 1) {
+            // The bitmap: all subclusters are stored, unless there is nothing, or a frame, which has none.
+            (2, 1) if value == 0 || value & OFLAG_COMPRESSED != 0 => 0,
+            (2, 1) => 0xffff_ffff,
+            _ => value,
         }
-        self.entries.word(self.survey.rank_of(cluster))
     }
 
     /// The refcounts of a block's part: `len` bytes from `start` on, counted from the first block's begin.

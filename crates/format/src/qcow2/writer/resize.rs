@@ -2,7 +2,7 @@
 
 use super::Writer;
 use crate::field::to_index;
-use crate::qcow2::layout::MAX_L1_BYTES;
+use crate::qcow2::layout::{MAX_L1_BYTES, OFLAG_COPIED};
 use crate::qcow2::{FILE, Image, L2Entry};
 use chart::{Answer, Error, Layer, Place, Result, Wait};
 use std::sync::PoisonError;
@@ -97,23 +97,23 @@ impl Image {
     }
 
     fn set_new_zero(&self, w: &mut Writer, at: u64) -> Result<()> {
-        if self.version < 3 {
-            return Err(Error::unsupported(
-                "version 2 has no zero clusters to hide a longer backing file with",
-            ));
+        if self.version >= 3 {
+            return self.replace_entry(w, at, self.zero_entry(None, true));
         }
-        self.replace_entry(w, at, self.zero_entry(None, true))
+        // Version 2 has no word for zeros over a backing file: they are written.
+        let run = w.alloc.allocate(1)?;
+        let offset = self.clusters.offset(run.first).ok_or_else(|| Error::no_space("the image is full"))?;
+        if !run.fresh {
+            io::file::write_zeros(self.file.as_ref(), offset, self.clusters.size())?;
+        }
+        self.replace_entry(w, at, L2Entry { word: offset | OFLAG_COPIED, bitmap: 0 })
     }
 
     /// A longer L1 table in a new place. The header names it once it is durable.
     fn move_l1(&self, w: &mut Writer, entries: u64) -> Result<()> {
         self.flush_with(w)?;
         let bytes = entries.saturating_mul(8);
-        let run = w.alloc.allocate(self.clusters.count(bytes))?;
-        if run.count < self.clusters.count(bytes) {
-            w.alloc.give_back(run.first, run.count)?;
-            return Err(Error::no_space("no room for a longer L1 table in one piece"));
-        }
+        let run = w.alloc.allocate_whole(self.clusters.count(bytes))?;
         let offset = self.clusters.offset(run.first).ok_or_else(|| Error::no_space("the image is full"))?;
         let old = (self.header().l1_table_offset, self.l1.bytes());
         let mut table: Vec<u8> = self.l1.entries().flat_map(|entry| entry.0.to_be_bytes()).collect();
