@@ -1,4 +1,5 @@
 //! Formats against the tools they come from.
 
+mod qcow2;
 mod qcow2_emit;
 mod qcow2_write;

@@ -31,7 +31,11 @@ fn tables(path: &Path) -> Tables {
 
 fn sample(path: &Path, options: &[&str]) -> Tables {
     create(path, options, 4 * MIB);
-    peer::qemu_io("qcow2", path, &["write -P 1 0 640k", "write -c -P 2 1M 64k", "write -z 2M 192k", "write -P 3 3M 64k"]);
+    peer::qemu_io(
+        "qcow2",
+        path,
+        &["write -P 1 0 640k", "write -c -P 2 1M 64k", "write -z 2M 192k", "write -P 3 3M 64k"],
+    );
     tables(path)
 }
 
@@ -136,7 +140,8 @@ fn snapshots_and_bitmaps_count() {
         for bit in [9, 16, 17, 20, 33, 63] {
             std::fs::write(&path, &bytes).unwrap();
             poke(&path, offset, &(peek(&path, offset) ^ (1 << bit)).to_be_bytes());
-            if offset == t.refcount_table && bit == 63 {
+            // qemu goes on to read an unaligned table, whatever is there, and gives up at an unaligned block.
+            if (offset == t.refcount_table && (bit == 63 || bit == 9)) || (offset == t.l1 && bit == 9) {
                 continue;
             }
             same_check(&path, &format!("bit {bit} of the word at {offset:#x}"));

@@ -60,7 +60,8 @@ fn what_is_made_is_clean_and_empty_and_can_be_written() {
         assert!(read_all(&disk(&path).unwrap()).iter().all(|&b| b == 0), "{what}");
         let (size, cluster) = (new.size, 1 << new.cluster_bits);
         let zeros = new.version == 3;
-        let load = Workload { seed: 5, size, cluster, compressed: true, zeros, steps: 10 };
+        let compressed = new.preallocation == Preallocation::Off;
+        let load = Workload { seed: 5, size, cluster, compressed, zeros, steps: 10 };
         qemu_io(&path, &load.commands());
         same_bytes(&path, &disk(&path).unwrap(), &converted(&path, None), &what);
         same_check(&path, &what);
@@ -99,7 +100,7 @@ fn overlays_and_data_files() {
     {
         let (path, data) = (at(&format!("d{i}")), at(&format!("d{i}.raw")));
         let new = New {
-            data_file: Some(format!("d{i}.raw")),
+            data_file: Some(arg(&data).to_owned()),
             data_file_raw: raw,
             extended_l2,
             preallocation,
@@ -116,7 +117,8 @@ fn overlays_and_data_files() {
         let said = same_check(&path, &what);
         assert_eq!(said.get("corruptions"), None);
         if raw {
-            assert!(std::fs::read(&data).unwrap() == expected, "{what}");
+            // qemu rounds the data file up to whole clusters when it writes there.
+            assert!(std::fs::read(&data).unwrap()[..expected.len()] == expected, "{what}");
         }
     }
 }

@@ -73,7 +73,7 @@ fn use_all(bytes: Vec<u8>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn flipped_bits(which in 0usize..4, flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..6)) {
@@ -146,7 +146,9 @@ fn every_l1_entry_to_one_table_that_maps_itself() {
     bytes.resize(22 * cluster as usize, 0);
     let table = 18 * cluster;
     let pointer = (table | 1 << 63).to_be_bytes();
-    for at in (cluster..cluster + 8 * u64::from(entries)).step_by(8).chain((table..table + cluster).step_by(8)) {
+    for at in
+        (cluster..cluster + 8 * u64::from(entries)).step_by(8).chain((table..table + cluster).step_by(8))
+    {
         bytes[at as usize..][..8].copy_from_slice(&pointer);
     }
     let began = std::time::Instant::now();

@@ -79,10 +79,22 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// Commands for qemu-io.
+    /// Commands for qemu-io. It only compresses what is not stored yet, so that comes first.
     pub(crate) fn commands(self) -> Vec<String> {
         let mut rng = Rng::new(self.seed);
-        (0..self.steps).map(|_| self.command(&mut rng)).collect()
+        let whole = self.size / self.cluster;
+        let mut commands = Vec::new();
+        if self.compressed && whole > 0 {
+            let mut clusters: Vec<u64> = (0..self.steps / 4).map(|_| rng.below(whole)).collect();
+            clusters.sort_unstable();
+            clusters.dedup();
+            let pattern = 1 + rng.below(254);
+            let write =
+                |n: &u64| format!("write -c -P {} {} {}", pattern ^ (n & 1), n * self.cluster, self.cluster);
+            commands.extend(clusters.iter().map(write));
+        }
+        commands.extend((0..self.steps).map(|_| self.command(&mut rng)));
+        commands
     }
 
     fn command(self, rng: &mut Rng) -> String {
@@ -91,24 +103,19 @@ impl Workload {
         let at = rng.below(sectors) * 512;
         let len = (1 + rng.below(3 * self.cluster / 512)) * 512;
         let len = len.min(sectors * 512 - at);
-        let (whole, clusters) = (at - at % self.cluster, 1 + rng.below(3));
-        let most = (self.size - whole) / self.cluster;
-        match rng.below(8) {
+        let (start, clusters) = (at - at % self.cluster, 1 + rng.below(3));
+        let whole = (clusters * self.cluster).min(self.size - start);
+        match rng.below(6) {
             0 if self.zeros => format!("write -z {at} {len}"),
-            1 if self.zeros => {
-                format!("write -z -u {whole} {}", (clusters * self.cluster).min(self.size - whole))
-            }
-            2 => format!("discard {whole} {}", (clusters * self.cluster).min(self.size - whole)),
-            3 | 4 if self.compressed && most > 0 => {
-                format!("write -c -P {pattern} {whole} {}", self.cluster * clusters.min(most))
-            }
+            1 if self.zeros => format!("write -z -u {start} {whole}"),
+            2 => format!("discard {start} {whole}"),
             _ => format!("write -P {pattern} {at} {len}"),
         }
     }
 }
 
 pub(crate) fn qemu_io(path: &Path, commands: &[String]) {
-    for commands in commands.chunks(40) {
+    for commands in commands.chunks(60) {
         let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
         peer::qemu_io("qcow2", path, &commands);
     }
@@ -116,7 +123,7 @@ pub(crate) fn qemu_io(path: &Path, commands: &[String]) {
 
 /// What qemu-img reads.
 pub(crate) fn converted(path: &Path, snapshot: Option<&str>) -> Vec<u8> {
-    let out = path.with_extension("raw");
+    let out = path.with_extension("converted");
     let mut args = vec!["convert", "-q", "-f", "qcow2", "-O", "raw"];
     let option = snapshot.map(|name| format!("snapshot.name={name}"));
     if let Some(option) = &option {

@@ -17,7 +17,7 @@ fn variant(options: &[&str], cluster: u64) -> Variant {
     Variant {
         name: all.join(","),
         zeros: !options.contains(&"compat=0.10"),
-        compressed: !options.iter().any(|o| o.starts_with("data_file")),
+        compressed: !options.iter().any(|o| o.starts_with("preallocation")),
         options: all,
         size: (40 * cluster).clamp(256 * KIB, 24 * MIB) + 5 * 512,
         cluster,
@@ -211,14 +211,14 @@ fn snapshots_are_listed_and_read() {
         create(&path, options, size);
         let zeros = !options.contains(&"compat=0.10");
         for (seed, name) in [(1, "first"), (2, "second one"), (3, "2")] {
-            let load = Workload { seed, size, cluster: 65536, compressed: true, zeros, steps: 10 };
+            let load = Workload { seed, size, cluster: 65536, compressed: seed == 1, zeros, steps: 10 };
             qemu_io(&path, &load.commands());
             peer::qemu_img(&["snapshot", "-c", name, arg(&path)]);
         }
         if zeros {
             peer::qemu_img(&["resize", "-q", "-f", "qcow2", arg(&path), &(size + MIB).to_string()]);
         }
-        let load = Workload { seed: 4, size, cluster: 65536, compressed: true, zeros, steps: 10 };
+        let load = Workload { seed: 4, size, cluster: 65536, compressed: false, zeros, steps: 10 };
         qemu_io(&path, &load.commands());
         same_check(&path, "snapshots");
         let open = image(&path, &Options::default()).unwrap();
@@ -235,7 +235,10 @@ fn snapshots_are_listed_and_read() {
             let out = dir.path().join("snapshot.raw");
             let which = format!("snapshot.id={},snapshot.name={}", id.id, id.name);
             peer::qemu_img(&["convert", "-q", "-O", "raw", "-l", &which, arg(&path), arg(&out)]);
-            same_bytes(&path, &disk, &std::fs::read(&out).unwrap(), wanted);
+            // qemu gives every snapshot the size that the disk has now; here it has the one it had.
+            let mut expected = std::fs::read(&out).unwrap();
+            assert!(expected.split_off(size as usize).iter().all(|&b| b == 0));
+            same_bytes(&path, &disk, &expected, wanted);
         }
         let options = Options { snapshot: Some("third".into()), ..Options::default() };
         let e = image(&path, &options).map(drop).unwrap_err();
