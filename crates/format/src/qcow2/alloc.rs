@@ -340,12 +340,28 @@ impl Allocator {
         if let Some((offset, count)) = self.moved_to {
             return Ok(Some((offset, u32::try_from(count).unwrap_or(u32::MAX))));
         }
-        for &index in &self.new_entries {
-            let offset = self.table_offset.saturating_add(index.saturating_mul(8));
-            self.file.write_at(offset, &self.entry(index).to_be_bytes(), Wait::Allowed)?;
+        while !self.new_entries.is_empty() {
+            let grounded: Vec<u64> =
+                self.new_entries.iter().copied().filter(|&index| self.is_grounded(index)).collect();
+            if grounded.is_empty() {
+                return Err(Error::corrupt("new refcount blocks count each other"));
+            }
+            for &index in &grounded {
+                let offset = self.table_offset.saturating_add(index.saturating_mul(8));
+                self.file.write_at(offset, &self.entry(index).to_be_bytes(), Wait::Allowed)?;
+            }
+            self.new_entries.retain(|index| !grounded.contains(index));
+            if !self.new_entries.is_empty() {
+                self.file.flush()?;
+            }
         }
-        self.new_entries.clear();
         Ok(None)
+    }
+
+    /// Whether the cluster of a new block is counted by one that the disk knows, or by itself.
+    fn is_grounded(&self, index: u64) -> bool {
+        let (counted_by, _) = self.place(self.clusters.index(self.entry(index)));
+        counted_by == index || !self.new_entries.contains(&counted_by)
     }
 
     /// The header names the moved table. Returns the old one's clusters, which are free once that is durable.

@@ -2,4 +2,5 @@
 
 mod qcow2;
 mod qcow2_emit;
+mod qcow2_laws;
 mod qcow2_write;

