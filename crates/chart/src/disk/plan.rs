@@ -123,8 +123,11 @@ impl Disk {
         for _ in 0..MAX_DEPTH {
             let Down::Disk(inner) = descend(source, why) else { break };
             room = room.min(inner.len().saturating_sub(offset));
+            if room == 0 {
+                break;
+            }
             let whole = |e: &Extent| e.len >= room;
-            match inner.chart_extent(offset, room.max(1), wait) {
+            match inner.chart_extent(offset, room, wait) {
                 Ok(extent) if whole(&extent) => match extent.place {
                     Place::Raw { source: id, offset: at } => {
                         (source, offset) = (inner.source(id)?.as_ref(), at);

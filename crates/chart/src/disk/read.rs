@@ -70,6 +70,9 @@ impl Coded<'_> {
         if self.stored_len() > MAX_FRAME {
             return Err(self.corrupt("larger than any frame may be"));
         }
+        if self.stored_len() == 0 {
+            return Err(self.corrupt("past the end of what holds it"));
+        }
         stored.resize(self.stored_len(), 0);
         self.source.read_at(self.offset, stored, Wait::Allowed)?;
         self.codec.decode(stored, out).map_err(|e| e.at(self.offset).in_path(self.source.name()))
