@@ -13,6 +13,8 @@ const PAYLOAD: u64 = 8 << 20;
 const EFFECT: u64 = 1 << 30;
 /// A block status asks for so much at once, since the answer is kept.
 const STATUS: u64 = 1 << 30;
+/// What can be given back comes in such blocks at the least: the default cluster of qcow2.
+const PUNCH: u64 = 64 << 10;
 /// What is worth asking for at once.
 const PREFERRED: u32 = 256 << 10;
 
@@ -121,16 +123,8 @@ impl Client {
         if !self.has(TransmissionFlags::SEND_TRIM) {
             return Err(Error::unsupported("the NBD server cannot trim").in_path(&self.name));
         }
-        let (start, end) = self.inner(offset, len);
+        let (start, end) = inner(offset, len, self.minimum());
         self.effect(Command::TRIM, CommandFlags::NONE, start, end)
-    }
-
-    /// The whole blocks inside a range.
-    fn inner(&self, offset: u64, len: u64) -> (u64, u64) {
-        let block = self.minimum();
-        let start = offset.next_multiple_of(block);
-        let end = offset + len;
-        (start, (end - end % block).max(start))
     }
 
     /// A command without payload for a range of whole blocks, in parts.
@@ -148,8 +142,8 @@ impl Client {
     /// Zeroes a range: whole blocks by command, what is left by writing.
     fn zeroes(&self, offset: u64, len: u64, flags: CommandFlags) -> Result<()> {
         check_range(self.export().size, offset, len)?;
-        let (start, end) = self.inner(offset, len);
         let stop = offset + len;
+        let (start, end) = inner(offset, len, self.minimum());
         if start >= end {
             return self.write_zeroes(offset, len);
         }
@@ -187,6 +181,13 @@ impl Client {
         let (end, data) = run.unwrap_or(((offset + 1).next_multiple_of(block).min(size), true));
         Ok(Run { len: (end - offset).min(want).max(1), data })
     }
+}
+
+/// The whole blocks inside a range.
+fn inner(offset: u64, len: u64, block: u64) -> (u64, u64) {
+    let end = offset + len;
+    let start = offset.next_multiple_of(block);
+    (start, (end - end % block).max(start))
 }
 
 impl Source for Client {
@@ -246,13 +247,26 @@ impl Source for Client {
     }
 
     /// By `CMD_WRITE_ZEROES` that may leave a hole: `CMD_TRIM` promises nothing about what is read afterwards.
+    ///
+    /// Large blocks are asked for with `CMD_FLAG_FAST_ZERO`, so that a server that can only write zeroes says so;
+    /// what is left at the ends is zeroed anyhow. Where QEMU refuses, it may have zeroed a part before.
     fn punch(&self, offset: u64, len: u64) -> Result<()> {
         if !self.has(TransmissionFlags::SEND_WRITE_ZEROES) {
             let what = "the NBD server has no command that gives space back and leaves zeroes";
             return Err(Error::unsupported(what).in_path(&self.name));
         }
-        let fast = self.has(TransmissionFlags::SEND_FAST_ZERO);
-        self.zeroes(offset, len, CommandFlags::FAST_ZERO.only_if(fast))
+        check_range(self.len(), offset, len)?;
+        if !self.has(TransmissionFlags::SEND_FAST_ZERO) {
+            return self.zeroes(offset, len, CommandFlags::NONE);
+        }
+        let stop = offset + len;
+        let (start, end) = inner(offset, len, u64::from(self.export().block.preferred).max(PUNCH));
+        if start >= end {
+            return self.zeroes(offset, len, CommandFlags::NONE);
+        }
+        self.effect(Command::WRITE_ZEROES, CommandFlags::FAST_ZERO, start, end)?;
+        self.zeroes(offset, start - offset, CommandFlags::NONE)?;
+        self.zeroes(end, stop - end, CommandFlags::NONE)
     }
 
     fn flush(&self) -> Result<()> {
