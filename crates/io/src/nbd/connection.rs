@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// How long nothing may have happened before a connection without requests is looked at before it is used.
 const IDLE: Duration = Duration::from_millis(50);
 
+/// How long taking leave may take.
+const GOODBYE: Duration = Duration::from_millis(500);
+
 /// What one call asks for.
 pub(super) struct Ask<'a> {
     pub(super) command: Command,
@@ -82,8 +85,9 @@ impl Connection {
         if turns.broken.is_some() {
             return false;
         }
+        // Nobody reads while nothing is asked, and nobody begins to while this holds the turns.
         let idle = turns.calls.is_empty() && turns.used.elapsed() > IDLE;
-        if idle && self.link.socket().has_gone() {
+        if idle && lock(&self.inbox).has_gone(&self.link) {
             drop(turns);
             self.fail(&Error::unavailable("the NBD server closed the connection"));
             return false;
@@ -118,7 +122,10 @@ impl Connection {
         let bye = Request { flags: CommandFlags::NONE, command: Command::DISC, cookie: 0, offset: 0, len: 0 };
         let mut out = Vec::new();
         if !self.is_broken() && bye.put(self.headers, &mut out).is_ok() {
-            let _ = self.link.send(&out, &[], Instant::now() + Duration::from_millis(500));
+            let deadline = Instant::now() + GOODBYE;
+            let _ = self.link.socket().set_timeout(GOODBYE);
+            let _ = self.link.send(&out, &[], deadline);
+            self.link.say_goodbye(deadline);
         }
         self.link.socket().shutdown();
     }

@@ -43,6 +43,17 @@ impl Link {
         Ok(())
     }
 
+    /// Ends TLS as its rules want, so that the end cannot be mistaken for one made by somebody in between.
+    pub(super) fn say_goodbye(&self, deadline: Instant) {
+        if let Some(tls) = &self.tls {
+            tls.lock().unwrap_or_else(PoisonError::into_inner).send_close_notify();
+            let mut cipher = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            cipher.clear();
+            let _ = tls.lock().unwrap_or_else(PoisonError::into_inner).write_tls(&mut *cipher);
+            let _ = Until { socket: &self.socket, deadline }.write_all(&cipher);
+        }
+    }
+
     /// Writes a message: a header and its payload.
     pub(super) fn send(&self, header: &[u8], payload: &[u8], deadline: Instant) -> Result<()> {
         let mut cipher = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,6 +111,37 @@ impl Inbox {
     /// Whether bytes came that nobody has asked for yet.
     pub(super) fn has_more(&self) -> bool {
         self.start < self.end
+    }
+
+    /// Whether the other side has gone, as far as can be told without waiting. Only where no reply is awaited:
+    /// one that comes all the same counts as gone.
+    pub(super) fn has_gone(&mut self, link: &Link) -> bool {
+        let Some(tls) = &link.tls else { return self.has_more() || link.socket.has_gone() };
+        loop {
+            let mut session = tls.lock().unwrap_or_else(PoisonError::into_inner);
+            // What came may be news of the session itself.
+            while !self.cipher.is_empty() {
+                let Ok(taken @ 1..) = session.read_tls(&mut self.cipher.as_slice()) else { return true };
+                self.cipher.drain(..taken);
+                if session.process_new_packets().is_err() {
+                    return true;
+                }
+            }
+            let waits = session.reader().read(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+            if self.has_more() || !waits {
+                return true;
+            }
+            drop(session);
+            self.cipher.resize(BUFFER, 0);
+            match link.socket.receive_now(&mut self.cipher) {
+                Some(0) => return true,
+                Some(n) => self.cipher.truncate(n),
+                None => {
+                    self.cipher.clear();
+                    return false;
+                }
+            }
+        }
     }
 
     /// Reads exactly `out.len()` bytes.

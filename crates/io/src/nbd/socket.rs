@@ -70,13 +70,21 @@ impl Socket {
         let _ = rustix::net::shutdown(self.as_fd(), Shutdown::Both);
     }
 
-    /// Whether the other side has gone, as far as can be told without waiting. Only where no reply is awaited.
+    /// Whether something came, or the end, that nobody waits for.
     pub(super) fn has_gone(&self) -> bool {
-        let mut byte = [0];
-        match rustix::net::recv(self.as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => true,
-            Ok(_) => false,
-            Err(e) => e != rustix::io::Errno::AGAIN && e != rustix::io::Errno::INTR,
+        self.receive(&mut [0], RecvFlags::PEEK).is_some()
+    }
+
+    /// What has come already: nothing if that would have to be waited for, 0 bytes at the end or on any error.
+    pub(super) fn receive_now(&self, out: &mut [u8]) -> Option<usize> {
+        self.receive(out, RecvFlags::empty())
+    }
+
+    fn receive(&self, out: &mut [u8], flags: RecvFlags) -> Option<usize> {
+        match rustix::net::recv(self.as_fd(), out, flags | RecvFlags::DONTWAIT) {
+            Ok((_, n)) => Some(n),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            Err(_) => Some(0),
         }
     }
 }

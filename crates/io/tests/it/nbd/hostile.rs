@@ -3,8 +3,8 @@
 use super::options;
 use chart::{Kind, Source, Wait};
 use io::nbd::wire::{
-    Chunk, ChunkFlags, ChunkKind, Code, Command, ExportInfo, Greeting, HandshakeFlags, Headers, Opt,
-    OptionHeader, OptionReply, Rep, Request, SimpleReply, TransmissionFlags,
+    BlockStatus, Chunk, ChunkFlags, ChunkKind, Code, Command, ExportInfo, Greeting, HandshakeFlags, Headers,
+    Opt, OptionHeader, OptionReply, Rep, Request, SimpleReply, StatusExtent, TransmissionFlags,
 };
 use io::nbd::{Client, Options};
 use std::io::{Read, Write};
@@ -446,4 +446,130 @@ fn after_a_stall_the_next_request_reconnects() {
         client.write_at(0, &buf, Wait::Allowed).unwrap();
         client.flush().unwrap();
     });
+}
+
+/// Answers honestly, but for one flipped bit.
+fn serve_with_a_flip(stream: UnixStream, headers: Headers, flip: usize) {
+    let mut stream = Flipping { stream, written: 0, flip };
+    let mut talk = || -> std::io::Result<()> {
+        let mut out = Vec::new();
+        Greeting { flags: HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES }.put(&mut out);
+        stream.write_all(&out)?;
+        stream.stream.read_exact(&mut [0; 4])?;
+        while let Some(option) = next_option(&mut stream.stream) {
+            let mut out = Vec::new();
+            let mut put = |rep, payload: &[u8]| OptionReply::put(option, rep, payload, &mut out).unwrap();
+            match option {
+                Opt::EXTENDED_HEADERS if headers == Headers::Extended => put(Rep::ACK, &[]),
+                Opt::STRUCTURED_REPLY if headers == Headers::Structured => put(Rep::ACK, &[]),
+                Opt::SET_META_CONTEXT => {
+                    put(Rep::META_CONTEXT, b"\0\0\0\x05base:allocation");
+                    put(Rep::ACK, &[]);
+                }
+                Opt::GO => {
+                    let mut info = Vec::new();
+                    let flags = TransmissionFlags::HAS_FLAGS | TransmissionFlags::SEND_FLUSH;
+                    ExportInfo::Export { size: SIZE, flags }.put(&mut info).unwrap();
+                    put(Rep::INFO, &info);
+                    put(Rep::INFO, &[&[0, 3, 0, 0, 2, 0, 0, 0, 16, 0, 0, 1, 0, 0][..]].concat());
+                    put(Rep::ACK, &[]);
+                }
+                _ => put(Rep::ERR_UNSUP, b"no"),
+            }
+            stream.write_all(&out)?;
+            if option == Opt::GO {
+                break;
+            }
+        }
+        while let Some(r) = next_request(&mut stream.stream, headers) {
+            stream.write_all(&honest(headers, r))?;
+        }
+        Ok(())
+    };
+    let _ = talk();
+}
+
+fn honest(headers: Headers, r: Request) -> Vec<u8> {
+    if headers == Headers::Simple {
+        let mut out = Vec::new();
+        SimpleReply { code: Code::OK, cookie: r.cookie }.put(&mut out);
+        out.resize(out.len() + if r.command == Command::READ { r.len as usize } else { 0 }, 1);
+        return out;
+    }
+    match r.command {
+        Command::READ => {
+            let half = r.len / 2;
+            let hole =
+                [&(r.offset + half).to_be_bytes()[..], &((r.len - half) as u32).to_be_bytes()].concat();
+            let first = chunk(headers, r, ChunkKind::OFFSET_DATA, false, &data(r.offset, half as usize));
+            [first, chunk(headers, r, ChunkKind::OFFSET_HOLE, true, &hole)].concat()
+        }
+        Command::BLOCK_STATUS => {
+            let mut payload = Vec::new();
+            let extents = vec![StatusExtent { len: r.len, status: 3 }];
+            BlockStatus { context: 5, extents }.put(headers, &mut payload).unwrap();
+            chunk(headers, r, BlockStatus::kind(headers), true, &payload)
+        }
+        _ => chunk(headers, r, ChunkKind::NONE, true, &[]),
+    }
+}
+
+/// Flips a bit of what is written through it.
+struct Flipping {
+    stream: UnixStream,
+    written: usize,
+    flip: usize,
+}
+
+impl Flipping {
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut bytes = bytes.to_vec();
+        if let Some(byte) = (self.flip / 8).checked_sub(self.written).and_then(|i| bytes.get_mut(i)) {
+            *byte ^= 1 << (self.flip % 8);
+        }
+        self.written += bytes.len();
+        self.stream.write_all(&bytes)
+    }
+}
+
+#[test]
+fn one_flipped_bit_anywhere_ends_soon_and_without_panic() {
+    let mut rng = super::Rng(99);
+    let flips: Vec<(usize, usize)> = (0..240).map(|i| (i % 3, rng.below(1100 * 8) as usize)).collect();
+    std::thread::scope(|scope| {
+        for part in flips.chunks(15) {
+            scope.spawn(move || {
+                for &(kind, flip) in part {
+                    let headers = [Headers::Simple, Headers::Structured, Headers::Extended][kind];
+                    converse(headers, flip);
+                }
+            });
+        }
+    });
+}
+
+fn converse(headers: Headers, flip: usize) {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        drop(listener);
+        serve_with_a_flip(stream, headers, flip);
+    });
+    let began = Instant::now();
+    let limits = Options { timeout: Duration::from_millis(150), ..impatient() };
+    if let Ok(client) = Client::open(&super::uri(&path), limits) {
+        for offset in [0, 8192] {
+            let _ = client.read_at(offset, &mut [0; 300], Wait::Allowed);
+            if let Ok(run) = client.data_at(offset, 4096) {
+                assert!((1..=4096).contains(&run.len));
+            }
+        }
+        let _ = client.write_at(100, &[1; 1000], Wait::Allowed);
+        let _ = client.flush();
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "{headers:?} {flip}: {:?}", began.elapsed());
+    server.join().unwrap();
 }

@@ -467,6 +467,16 @@ fn under_tls_with_a_certificate_of_our_own() {
             });
         }
     });
+    // A server that restarted while nothing was asked is noticed through TLS as well.
+    client.flush().unwrap();
+    let mut server = server;
+    server.again(
+        "nbdkit",
+        &["-f", "--exit-with-parent", "-U", "{}", "--tls=require", &certificates, "memory", "3M"],
+    );
+    std::thread::sleep(std::time::Duration::from_millis(60));
+    client.write_at(0, &[1; 512], Wait::Allowed).unwrap();
+    client.flush().unwrap();
     // A server without TLS cannot pass for one with it.
     let server = Server::nbdkit(&["memory", "3M"]);
     let secure = format!("{}&tls-certificates={}", server.uri(), directory.path().display());
