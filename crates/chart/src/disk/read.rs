@@ -1,7 +1,7 @@
 //! Reading: plan and execute, one leaf at a time.
 
 use super::{Coded, Disk, LeafPlace, Purpose};
-use crate::{Error, Result, Wait, check_range};
+use crate::{Error, Kind, Result, Wait, check_range};
 use std::sync::Arc;
 
 /// The largest frame that is decoded, a limit on what an image can make us allocate.
@@ -19,14 +19,26 @@ impl Disk {
     /// The same under a pin the caller holds.
     pub(super) fn read_pinned(&self, mut at: u64, mut buf: &mut [u8], wait: Wait) -> Result<()> {
         while !buf.is_empty() {
-            let leaf = self.leaf(at, buf.len() as u64, wait, Purpose::Read)?;
+            let leaf = self.leaf(at, buf.len() as u64, wait, Purpose::Read);
+            let leaf = leaf.map_err(|e| self.blame(at, 1, e))?;
             let (now, rest) =
                 buf.split_at_mut(usize::try_from(leaf.len).unwrap_or(usize::MAX).min(buf.len()));
-            leaf.place.read(now, wait).map_err(|e| e.during(self.name.clone()))?;
+            leaf.place.read(now, wait).map_err(|e| self.blame(at, now.len(), e).during(self.name.clone()))?;
             at += now.len() as u64;
             buf = rest;
         }
         Ok(())
+    }
+
+    /// Out of range is what the caller asked for; but a range within the disk that leads past the end of a source
+    /// (a backing file cut short, a partition larger than its disk) is the chart's fault.
+    pub(super) fn blame(&self, at: u64, len: usize, e: Error) -> Error {
+        if e.kind() != Kind::OutOfRange || check_range(self.len(), at, len as u64).is_err() {
+            return e;
+        }
+        Error::corrupt(format!("{}: its chart leads past the end of what holds its bytes", self.name))
+            .at(at)
+            .caused_by(e)
     }
 }
 

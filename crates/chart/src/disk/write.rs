@@ -2,12 +2,16 @@
 
 use super::Disk;
 use crate::{
-    ChartMut, Error, Intent, Place, Reservation, Reserve, Result, SetMode, Source, To, Wait, check_range,
+    Backing, ChartMut, Error, Intent, Place, Reservation, Reserve, Result, SetMode, Source, To, Wait,
+    check_range,
 };
 use std::sync::Arc;
 
 /// The most that one reservation is asked for: what a thread holds in memory to fill grains.
 const RESERVE_MAX: u64 = 2 << 20;
+
+/// About the most that is set while the range is held, so that others come in between.
+const SET_MAX: u64 = 1 << 30;
 
 /// How often a write may find its extent changed under it before that is an error rather than bad luck.
 const TRIES: usize = 1 << 20;
@@ -60,9 +64,16 @@ impl Disk {
                 return Ok((done, true));
             }
             let now = usize::try_from(extent.len).unwrap_or(usize::MAX).min(rest.len());
-            let written = self.source(source)?.write_at(offset, &rest[..now], write);
+            let target = self.source(source)?;
+            let written = match target.backing() {
+                // Only the write itself may wait: neither a look nor a reservation may, below as little as here.
+                Backing::Disk(inner) if look == Wait::Never && write == Wait::Allowed => {
+                    inner.overwrite_at(offset, &rest[..now])
+                }
+                _ => target.write_at(offset, &rest[..now], write),
+            };
             self.soil(source);
-            written?;
+            written.map_err(|e| self.blame(at + done as u64, now, e))?;
             done += now;
         }
         Ok((done, false))
@@ -200,8 +211,11 @@ impl Disk {
     }
 
     fn set_grains(&self, m: &dyn ChartMut, mut at: u64, end: u64, to: To, mode: SetMode) -> Result<()> {
+        // Whole grains, as many as make about a GiB: a grain need be no power of two.
+        let grain = m.grain().max(1);
+        let most = (SET_MAX / grain).max(1).saturating_mul(grain);
         while at < end {
-            let want = (end - at).min(1 << 30);
+            let want = (end - at).min(most);
             let _flight = self.flight.hold(at, self.grains(m.grain(), at, want).1);
             check_range(self.len(), at, want)?;
             match m.set(at, want, to, mode) {

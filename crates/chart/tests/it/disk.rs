@@ -247,3 +247,89 @@ fn nothing_that_may_wait_says_it_would_block() {
         }
     });
 }
+
+#[test]
+fn an_overwrite_reserves_nothing_below_either() {
+    let recorder = Arc::new(Recorder::new(Arc::new(Memory::new(0))).unwrap());
+    let toy = ToyMaker::default().create(Arc::clone(&recorder) as _).unwrap().disk;
+    let disk = window(window(toy).unwrap()).unwrap();
+    let before = recorder.count();
+    assert!(disk.overwrite_at(5000, b"new").unwrap_err().is_would_block());
+    assert_eq!(recorder.count(), before, "an overwrite allocated");
+    disk.write_at(5000, b"new", Wait::Allowed).unwrap();
+    disk.overwrite_at(5000, b"old").unwrap();
+    assert_eq!(bytes(&disk)[5000..5003], *b"old");
+}
+
+#[test]
+fn a_chart_that_leads_past_the_end_of_its_source_is_corrupt() {
+    let short: Vec<Arc<dyn Source>> =
+        vec![Arc::new(Memory::new(5000)), straight(Arc::new(Memory::new(5000))), Arc::new(Memory::new(0))];
+    for source in short {
+        let slice = Arc::new(Slice::new(SourceId(0), 0, 8192, true).unwrap());
+        let disk = Disk::builder("cut", slice).source(source).straight().build().unwrap();
+        let kind = |e: chart::Error| e.kind();
+        assert_eq!(disk.read_at(4096, &mut [0; 4096], Wait::Allowed).map_err(kind), Err(Kind::Corrupt));
+        assert_eq!(disk.read_at(6000, &mut [0; 1], Wait::Never).map_err(kind), Err(Kind::Corrupt));
+        assert_eq!(disk.write_at(6000, &[0; 1], Wait::Allowed).map_err(kind), Err(Kind::Corrupt));
+        // But what is past the disk's own end is the caller's.
+        assert_eq!(disk.read_at(8000, &mut [0; 193], Wait::Allowed).map_err(kind), Err(Kind::OutOfRange));
+    }
+}
+
+/// A disk of almost 4 GiB in grains of 3000 bytes.
+struct Odd(std::sync::Mutex<u64>);
+
+const ODD: u64 = 3000;
+
+impl Layer for Odd {
+    fn len(&self) -> u64 {
+        (4 << 30) - 5
+    }
+    fn look(&self, _: u64, want: u64, _: Wait) -> Result<Answer> {
+        Ok(Answer::Below { len: want })
+    }
+}
+
+impl ChartMut for Odd {
+    fn grain(&self) -> u64 {
+        ODD
+    }
+    fn epochs(&self) -> Option<&Arc<Epochs>> {
+        None
+    }
+    fn reserve(&self, at: u64, _: u64, _: Intent) -> Result<Reserve> {
+        panic!("nothing needs a place at {at}")
+    }
+    fn commit(&self, _: Reservation) -> Result<()> {
+        Ok(())
+    }
+    fn abort(&self, _: Reservation) {}
+    fn set(&self, at: u64, len: u64, _: To, _: SetMode) -> Result<u64> {
+        let end = at + len;
+        assert!(at.is_multiple_of(ODD) && (end.is_multiple_of(ODD) || end == Layer::len(self)), "{at}+{len}");
+        *self.0.lock().unwrap() += len;
+        Ok(len)
+    }
+    fn resize(&self, _: u64) -> Result<()> {
+        Ok(())
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn grains_that_are_no_power_of_two_are_set_whole() {
+    let odd = Arc::new(Odd(std::sync::Mutex::new(0)));
+    let disk = Disk::builder("odd", Arc::clone(&odd) as _).mutator(Arc::clone(&odd) as _).build().unwrap();
+    let len = disk.as_ref().len();
+    for (at, want) in [(0, len), (1, len - 2), (2999, 6002), (3000, 3000), (100, 200), (len - 7, 7)] {
+        *odd.0.lock().unwrap() = 0;
+        disk.set(at, want, To::Zero, SetMode::default()).unwrap();
+        let set = *odd.0.lock().unwrap();
+        let first = at.next_multiple_of(ODD);
+        let end = if at + want == len { len } else { (at + want) / ODD * ODD };
+        assert_eq!(set, end.saturating_sub(first), "{at}+{want}");
+    }
+}
