@@ -27,34 +27,32 @@ const EMPTY: u64 = 0;
 /// The L2 slices of one image that are in memory.
 pub struct SliceCache {
     slice_bytes: u64,
-    sets: Box<[OnceLock<Box<Set>>]>,
+    sets: Box<[Set]>,
 }
 
-/// The slots a slice may be in.
+/// The slots a slice may be in. What a lookup reads comes first, in two neighbouring cache lines; from there it is
+/// one step to the words.
 #[derive(Default)]
+#[repr(C, align(128))]
 struct Set {
-    /// Which slice is in which slot: one cache line to look through.
+    /// Which slice is in which slot.
     tags: [AtomicU64; WAYS],
-    slots: [Slot; WAYS],
+    /// Odd while the slot changes.
+    seqs: [AtomicU32; WAYS],
+    /// The words of all slots, one slot after the other.
+    words: OnceLock<Box<[AtomicU64]>>,
+    /// Used since the hand passed.
+    used: [AtomicBool; WAYS],
+    /// Changed since it was last written.
+    dirty: [AtomicBool; WAYS],
+    /// Counts a slot's changes, so that one written is not taken for a later one.
+    stamps: [AtomicU32; WAYS],
     lock: Mutex<Clock>,
 }
 
 /// Where the hand is.
 #[derive(Default)]
 struct Clock(usize);
-
-#[derive(Default)]
-struct Slot {
-    /// Odd while it changes.
-    seq: AtomicU32,
-    /// Used since the hand passed.
-    used: AtomicBool,
-    /// Changed since it was last written.
-    dirty: AtomicBool,
-    /// Counts its changes, so that one written is not taken for a later one.
-    stamp: AtomicU32,
-    words: OnceLock<Box<[AtomicU64]>>,
-}
 
 /// A slice that has changed and must be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +71,19 @@ enum Found {
     Changing,
 }
 
-impl Slot {
-    /// Changes it: readers that began before find out. The caller holds the set's lock.
+/// A slot of a set, seen by whoever holds the set's lock.
+#[derive(Clone, Copy)]
+struct Slot<'s> {
+    tag: &'s AtomicU64,
+    seq: &'s AtomicU32,
+    used: &'s AtomicBool,
+    dirty: &'s AtomicBool,
+    stamp: &'s AtomicU32,
+    words: &'s [AtomicU64],
+}
+
+impl Slot<'_> {
+    /// Changes it: readers that began before find out.
     fn change(&self, set: impl FnOnce()) {
         let seq = self.seq.load(Ordering::Relaxed);
         self.seq.store(seq.wrapping_add(1), Ordering::Relaxed);
@@ -83,8 +92,20 @@ impl Slot {
         self.seq.store(seq.wrapping_add(2), Ordering::Release);
     }
 
-    fn words(&self, count: u64) -> &[AtomicU64] {
-        self.words.get_or_init(|| std::iter::repeat_with(AtomicU64::default).take(to_index(count)).collect())
+    fn fill(&self, slice: u64, values: impl Iterator<Item = u64>) {
+        self.change(|| {
+            self.tag.store(slice, Ordering::Relaxed);
+            for (word, value) in self.words.iter().zip(values) {
+                word.store(value, Ordering::Relaxed);
+            }
+        });
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.change(|| self.tag.store(EMPTY, Ordering::Relaxed));
+        self.stamp.fetch_add(1, Ordering::Relaxed);
+        self.dirty.store(false, Ordering::Relaxed);
     }
 
     fn is_dirty(&self) -> bool {
@@ -111,51 +132,71 @@ impl Set {
         }
     }
 
-    /// The slot that holds a slice.
+    /// Which slot holds a slice. Looks at all: an early end would be a branch that nobody can foretell.
     #[inline]
-    fn find(&self, slice: u64) -> Option<(&AtomicU64, &Slot)> {
-        let way = self.tags.iter().position(|tag| tag.load(Ordering::Relaxed) == slice)?;
-        Some((self.tags.get(way)?, self.slots.get(way)?))
+    fn way(&self, slice: u64) -> Option<usize> {
+        let found = |tag: &AtomicU64| u32::from(tag.load(Ordering::Relaxed) == slice);
+        let ways = self.tags.iter().rev().fold(0u32, |ways, tag| ways << 1 | found(tag));
+        if ways == 0 { None } else { usize::try_from(ways.trailing_zeros()).ok() }
     }
 
-    /// Reads words of a slice without a lock.
+    /// Reads words of a slice without a lock. `per_slot` is how many words a slot has.
     #[inline]
-    fn peek(&self, slice: u64, word: u64, out: &mut [u64]) -> Found {
-        let Some((tag, slot)) = self.find(slice) else { return Found::Miss };
-        let seq = slot.seq.load(Ordering::Acquire);
+    fn peek(&self, slice: u64, per_slot: u64, word: u64, out: &mut [u64]) -> Found {
+        let Some(way) = self.way(slice) else { return Found::Miss };
+        let (Some(tag), Some(seq_now)) = (self.tags.get(way), self.seqs.get(way)) else { return Found::Miss };
+        let seq = seq_now.load(Ordering::Acquire);
         if seq & 1 != 0 || tag.load(Ordering::Relaxed) != slice {
             return Found::Changing;
         }
-        let words = slot.words.get().and_then(|words| words.get(to_index(word)..)).unwrap_or_default();
-        if words.len() < out.len() {
-            return Found::Miss;
-        }
+        let Some(words) = self.words.get() else { return Found::Miss };
+        let first = to_index(to_u64(way).wrapping_mul(per_slot).wrapping_add(word));
+        let Some(words) = words.get(first..first.wrapping_add(out.len())) else { return Found::Miss };
         for (out, word) in out.iter_mut().zip(words) {
             *out = word.load(Ordering::Relaxed);
         }
         fence(Ordering::Acquire);
-        if slot.seq.load(Ordering::Relaxed) != seq {
+        if seq_now.load(Ordering::Relaxed) != seq {
             return Found::Changing;
         }
         // Written only when it changes, so that readers on different processors do not fight for the line.
-        if !slot.used.load(Ordering::Relaxed) {
-            slot.used.store(true, Ordering::Relaxed);
+        if let Some(used) = self.used.get(way)
+            && !used.load(Ordering::Relaxed)
+        {
+            used.store(true, Ordering::Relaxed);
         }
         Found::Hit
     }
 
+    fn slot(&self, way: usize, per_slot: u64) -> Option<Slot<'_>> {
+        let all = to_index(per_slot.saturating_mul(to_u64(WAYS)));
+        let words = self.words.get_or_init(|| std::iter::repeat_with(AtomicU64::default).take(all).collect());
+        Some(Slot {
+            tag: self.tags.get(way)?,
+            seq: self.seqs.get(way)?,
+            used: self.used.get(way)?,
+            dirty: self.dirty.get(way)?,
+            stamp: self.stamps.get(way)?,
+            words: words.chunks_exact(to_index(per_slot)).nth(way)?,
+        })
+    }
+
+    fn find(&self, slice: u64, per_slot: u64) -> Option<Slot<'_>> {
+        self.slot(self.way(slice)?, per_slot)
+    }
+
     /// A slot to use for another slice: an empty one, else the first clean one not used since the hand passed.
     /// `None` if all are dirty. The caller holds the set's lock.
-    fn victim(&self, clock: &mut Clock) -> Option<(&AtomicU64, &Slot)> {
-        if let Some(found) = self.find(EMPTY) {
+    fn victim(&self, clock: &mut Clock, per_slot: u64) -> Option<Slot<'_>> {
+        if let Some(found) = self.find(EMPTY, per_slot) {
             return Some(found);
         }
         for _ in 0..WAYS.saturating_mul(2) {
             let way = clock.0 % WAYS;
             clock.0 = way.wrapping_add(1);
-            let (tag, slot) = (self.tags.get(way)?, self.slots.get(way)?);
+            let slot = self.slot(way, per_slot)?;
             if !slot.is_dirty() && !slot.used.swap(false, Ordering::Relaxed) {
-                return Some((tag, slot));
+                return Some(slot);
             }
         }
         None
@@ -170,7 +211,7 @@ impl SliceCache {
         let set_bytes = slice_bytes.saturating_mul(to_u64(WAYS));
         let sets =
             to_u64(capacity.max(MIN_CACHE_BYTES)).checked_div(set_bytes).unwrap_or(0).clamp(1, 1 << 24);
-        SliceCache { slice_bytes, sets: std::iter::repeat_with(OnceLock::new).take(to_index(sets)).collect() }
+        SliceCache { slice_bytes, sets: std::iter::repeat_with(Set::default).take(to_index(sets)).collect() }
     }
 
     /// Bytes in a slice.
@@ -192,15 +233,11 @@ impl SliceCache {
     }
 
     #[inline]
-    fn set_of(&self, slice: u64) -> Option<&OnceLock<Box<Set>>> {
+    fn set(&self, slice: u64) -> Result<&Set> {
         // Fibonacci hashing of the slice's number, then scaled to the number of sets.
         let hash = (slice / 512).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_shr(32);
-        self.sets.get(to_index(hash.wrapping_mul(to_u64(self.sets.len())).wrapping_shr(32)))
-    }
-
-    fn set(&self, slice: u64) -> Result<&Set> {
-        let set = self.set_of(slice).ok_or_else(|| Error::invalid("an L2 cache without sets"))?;
-        Ok(set.get_or_init(Box::default))
+        let index = to_index(hash.wrapping_mul(to_u64(self.sets.len())).wrapping_shr(32));
+        self.sets.get(index).ok_or_else(|| Error::invalid("an L2 cache without sets"))
     }
 
     /// Reads `out.len()` words of a slice from its `word` on, from memory or from the file.
@@ -213,13 +250,12 @@ impl SliceCache {
         out: &mut [u64],
         wait: Wait,
     ) -> Result<()> {
-        if let Some(set) = self.set_of(slice).and_then(OnceLock::get) {
-            for _ in 0..SPINS {
-                match set.peek(slice, word, out) {
-                    Found::Hit => return Ok(()),
-                    Found::Miss => break,
-                    Found::Changing => std::hint::spin_loop(),
-                }
+        let set = self.set(slice)?;
+        for _ in 0..SPINS {
+            match set.peek(slice, self.words_in_slice(), word, out) {
+                Found::Hit => return Ok(()),
+                Found::Miss => break,
+                Found::Changing => std::hint::spin_loop(),
             }
         }
         self.read_slow(source, slice, word, out, wait)
@@ -237,11 +273,11 @@ impl SliceCache {
         let set = self.set(slice)?;
         let mut clock = set.lock_or(wait)?;
         // Under the lock nothing changes: what is found now is true.
-        if matches!(set.peek(slice, word, out), Found::Hit) {
+        if matches!(set.peek(slice, self.words_in_slice(), word, out), Found::Hit) {
             return Ok(());
         }
         self.load(source, set, &mut clock, slice, wait)?;
-        if matches!(set.peek(slice, word, out), Found::Hit) {
+        if matches!(set.peek(slice, self.words_in_slice(), word, out), Found::Hit) {
             return Ok(());
         }
         // All slots are dirty: read past them.
@@ -263,31 +299,20 @@ impl SliceCache {
                 format!("an L2 table reaches past the end of the file, which has {} bytes", source.len());
             return Err(Error::corrupt(what).at(slice));
         }
-        let Some((tag, slot)) = set.victim(clock) else { return Ok(()) };
+        let Some(slot) = set.victim(clock, self.words_in_slice()) else { return Ok(()) };
         source.read_at(slice, bytes, wait)?;
-        self.fill(tag, slot, slice, be64s(bytes));
+        slot.fill(slice, be64s(bytes));
         Ok(())
-    }
-
-    fn fill(&self, tag: &AtomicU64, slot: &Slot, slice: u64, values: impl Iterator<Item = u64>) {
-        let words = slot.words(self.words_in_slice());
-        slot.change(|| {
-            tag.store(slice, Ordering::Relaxed);
-            for (word, value) in words.iter().zip(values) {
-                word.store(value, Ordering::Relaxed);
-            }
-        });
-        slot.used.store(true, Ordering::Relaxed);
     }
 
     /// Makes sure that a slice is in memory, if a slot can be had for it: whether it is.
     pub fn ensure(&self, source: &dyn Source, slice: u64, wait: Wait) -> Result<bool> {
         let set = self.set(slice)?;
         let mut clock = set.lock_or(wait)?;
-        if set.find(slice).is_none() {
+        if set.way(slice).is_none() {
             self.load(source, set, &mut clock, slice, wait)?;
         }
-        Ok(set.find(slice).is_some())
+        Ok(set.way(slice).is_some())
     }
 
     /// Changes words of a slice that is in memory and marks it dirty; dirty slices stay until they are marked
@@ -296,8 +321,8 @@ impl SliceCache {
     pub fn store(&self, slice: u64, word: u64, values: &[u64]) -> Result<bool> {
         let set = self.set(slice)?;
         let _clock = set.lock();
-        let Some((_, slot)) = set.find(slice) else { return Ok(false) };
-        let words = slot.words(self.words_in_slice()).get(to_index(word)..).unwrap_or_default();
+        let Some(slot) = set.find(slice, self.words_in_slice()) else { return Ok(false) };
+        let words = slot.words.get(to_index(word)..).unwrap_or_default();
         if words.len() < values.len() {
             return Err(Error::invalid(format!("word {word} of an L2 slice of {} bytes", self.slice_bytes)));
         }
@@ -318,25 +343,30 @@ impl SliceCache {
         }
         let set = self.set(slice)?;
         let mut clock = set.lock();
-        let Some((tag, slot)) = set.find(slice).or_else(|| set.victim(&mut clock)) else { return Ok(false) };
+        let per_slot = self.words_in_slice();
+        let Some(slot) = set.find(slice, per_slot).or_else(|| set.victim(&mut clock, per_slot)) else {
+            return Ok(false);
+        };
         slot.soil();
-        self.fill(tag, slot, slice, values.iter().copied());
+        slot.fill(slice, values.iter().copied());
         Ok(true)
     }
 
     /// The dirty slices, in the order of their offsets. They stay dirty until they are marked clean.
     pub fn dirty(&self) -> Vec<DirtySlice> {
         let mut found = Vec::new();
-        for set in self.sets.iter().filter_map(OnceLock::get) {
-            let _clock = set.lock();
-            for (tag, slot) in set.tags.iter().zip(&set.slots).filter(|(_, slot)| slot.is_dirty()) {
-                let words = slot.words(self.words_in_slice()).iter();
-                found.push(DirtySlice {
-                    offset: tag.load(Ordering::Relaxed),
-                    bytes: words.flat_map(|word| word.load(Ordering::Relaxed).to_be_bytes()).collect(),
-                    stamp: slot.stamp.load(Ordering::Relaxed),
-                });
+        for set in &self.sets {
+            if set.dirty.iter().all(|dirty| !dirty.load(Ordering::Relaxed)) {
+                continue;
             }
+            let _clock = set.lock();
+            let slots = (0..WAYS).filter_map(|way| set.slot(way, self.words_in_slice()));
+            found.extend(slots.filter(Slot::is_dirty).map(|slot| DirtySlice {
+                offset: slot.tag.load(Ordering::Relaxed),
+                bytes:
+                    slot.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_be_bytes()).collect(),
+                stamp: slot.stamp.load(Ordering::Relaxed),
+            }));
         }
         found.sort_unstable_by_key(|slice| slice.offset);
         found
@@ -346,7 +376,7 @@ impl SliceCache {
     pub fn mark_clean(&self, written: &DirtySlice) -> Result<()> {
         let set = self.set(written.offset)?;
         let _clock = set.lock();
-        if let Some((_, slot)) = set.find(written.offset)
+        if let Some(slot) = set.find(written.offset, self.words_in_slice())
             && slot.stamp.load(Ordering::Relaxed) == written.stamp
         {
             slot.dirty.store(false, Ordering::Relaxed);
@@ -354,17 +384,27 @@ impl SliceCache {
         Ok(())
     }
 
+    /// Forgets everything, dirty or not.
+    pub fn clear(&self) {
+        for set in &self.sets {
+            let _clock = set.lock();
+            // A set without words never held anything.
+            if set.words.get().is_some() {
+                let slots = (0..WAYS).filter_map(|way| set.slot(way, self.words_in_slice()));
+                slots.for_each(|slot| slot.clear());
+            }
+        }
+    }
+
     /// Forgets the slices in `[start, end)`, dirty or not: their clusters are no L2 tables any more.
     pub fn invalidate(&self, start: u64, end: u64) -> Result<()> {
         let mut slice = self.slice_of(start).0;
         while slice < end {
-            if let Some(set) = self.set_of(slice).and_then(OnceLock::get) {
-                let _clock = set.lock();
-                if let Some((tag, slot)) = set.find(slice) {
-                    slot.change(|| tag.store(EMPTY, Ordering::Relaxed));
-                    slot.stamp.fetch_add(1, Ordering::Relaxed);
-                    slot.dirty.store(false, Ordering::Relaxed);
-                }
+            let set = self.set(slice)?;
+            // Even where nothing is found without it: somebody may be about to install what was read before.
+            let _clock = set.lock();
+            if let Some(slot) = set.find(slice, self.words_in_slice()) {
+                slot.clear();
             }
             slice = slice.saturating_add(self.slice_bytes);
         }

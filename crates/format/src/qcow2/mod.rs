@@ -21,6 +21,8 @@ pub mod layout;
 mod places;
 pub mod refcount;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use bitmap::{Bitmap, DirtyMap};
