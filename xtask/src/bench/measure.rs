@@ -104,8 +104,9 @@ fn run(words: &[String], dir: &Path, sample: &mut Sample) -> Result<()> {
     sample.wall += start.elapsed();
     sample.cpu += usage.cpu;
     sample.max_rss_bytes = sample.max_rss_bytes.max(usage.max_rss_bytes);
+    let said = fs::read_to_string(&log).unwrap_or_default();
+    fs::remove_file(&log)?;
     if !usage.success {
-        let said = fs::read_to_string(&log).unwrap_or_default();
         bail!("`{}`: exit {}: {}", process::shown(&command), usage.code, said.trim());
     }
     Ok(())
