@@ -19,8 +19,9 @@ fn with_small_stack(act: impl FnOnce() + Send + 'static) {
 fn as_many_as_may_be_and_not_one_more() {
     with_small_stack(|| {
         let mut disk = ground(memory(10_000, 1));
-        while disk.depth() < MAX_DEPTH {
+        for depth in 2..=MAX_DEPTH {
             disk = window(disk).unwrap();
+            assert_eq!(disk.depth(), depth);
         }
         let refused = window(Arc::clone(&disk)).map(drop).unwrap_err();
         assert_eq!(refused.kind(), Kind::Unsupported, "{refused}");
@@ -34,7 +35,7 @@ fn as_many_as_may_be_and_not_one_more() {
 #[test]
 fn wrappers_do_not_hide_depth() {
     let mut disk = ground(memory(1000, 1));
-    while disk.depth() < MAX_DEPTH {
+    for _ in 1..MAX_DEPTH {
         let wrapped = Arc::new(Short::new(disk as _, 700));
         let slice = Slice::new(SourceId(0), 0, 1000, false).unwrap();
         disk = Disk::builder("wrapped", Arc::new(slice)).source(wrapped).build().unwrap();
