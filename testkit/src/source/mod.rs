@@ -1,6 +1,6 @@
 //! Sources for tests: one in memory, and decorators of any other.
 //!
-//! Every decorator keeps the contract of [`Source`] itself, and wraps: whoever clones sees through it, whoever
+//! Every decorator keeps the contract of [`chart::Source`] itself, and wraps: whoever clones sees through it, whoever
 //! reads and writes does not.
 
 mod failing;
