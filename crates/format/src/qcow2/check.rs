@@ -6,11 +6,11 @@
 mod census;
 mod walk;
 
-use census::Census;
+pub(super) use census::Census;
 pub use walk::{MAX_BITMAP_ENTRIES, MAX_L1_ENTRIES, MAX_L2_TABLES};
 
 use super::refcount::{RefcountTable, Width, read_block};
-use super::{Clusters, Image};
+use super::{Clusters, Header, Image};
 use crate::field::to_index;
 use chart::{Error, Result, Source};
 
@@ -92,9 +92,23 @@ impl Image {
         let mut report = Report { total_clusters: self.clusters.count(header.size), ..Report::default() };
         let stored = Stored::load(file, &table, self.clusters)?;
         let mut census = Census::new(self.clusters, table.width, file.len())?;
-        walk::Walk::new(self, &header, &stored, &mut census, &mut report).all(&table)?;
+        walk::Walk::new(self, &header, Some(&stored), &mut census, &mut report).all(&table)?;
         compare(&stored, &census, self.clusters, &mut report);
         Ok(report)
+    }
+}
+
+impl Image {
+    /// Counts the references from the roots that `header` names, but for the refcounts' own. What is wrong with
+    /// the tables on the way is in the report; flags are not looked at.
+    pub(super) fn census(&self, header: &Header) -> Result<(Census, Report)> {
+        let width = Width::new(header.refcount_order)?;
+        let mut census = Census::new(self.clusters, width, self.file.len())?;
+        let mut report = Report::default();
+        let none = RefcountTable::empty(self.clusters, width);
+        let header = Header { refcount_table_clusters: 0, refcount_table_offset: 0, ..header.clone() };
+        walk::Walk::new(self, &header, None, &mut census, &mut report).all(&none)?;
+        Ok((census, report))
     }
 }
 

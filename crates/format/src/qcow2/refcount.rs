@@ -87,6 +87,11 @@ pub struct RefcountTable {
 }
 
 impl RefcountTable {
+    /// A table of no blocks.
+    pub fn empty(clusters: Clusters, width: Width) -> RefcountTable {
+        RefcountTable { entries: Vec::new(), width, clusters }
+    }
+
     /// Reads the table of an image. What of its last cluster is not in the file is 0.
     pub fn read(file: &dyn Source, header: &Header) -> Result<RefcountTable> {
         let clusters = header.clusters()?;

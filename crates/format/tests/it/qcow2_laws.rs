@@ -1,12 +1,13 @@
 //! The laws of charts, held against qcow2 images of every shape, with qemu-img as the judge of what crashes leave.
 
-use chart::{Disk, Result, Source};
+use chart::{Disk, Result, Source, Wait};
 use format::qcow2::create::{Backing, New, create};
 use format::qcow2::{Image, Needed, Options, Role};
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use testkit::contract::{Load, Maker, Report, Subject, Verdict};
+use testkit::contract::{Load, Maker, Report, Snapshots, Subject, Verdict};
 use testkit::crash::Budget;
 use testkit::source::Memory;
 use testkit::{contract, peer};
@@ -61,8 +62,12 @@ impl Maker for Shape {
     }
 
     fn open(&self, source: Arc<dyn Source>) -> Result<Subject> {
-        let disk: Arc<Disk> = self.image(source, true)?.disk("image")?;
-        Ok(disk.into())
+        let image = self.image(source, true)?;
+        let disk: Arc<Disk> = image.disk("image")?;
+        // Refcounts of one bit cannot count a snapshot.
+        let snapshots = (self.new.refcount_order > 0)
+            .then(|| Arc::new(Taken { image, names: Mutex::default() }) as Arc<dyn Snapshots>);
+        Ok(Subject { disk, snapshots })
     }
 
     fn check(&self, source: Arc<dyn Source>) -> Verdict {
@@ -78,11 +83,32 @@ impl Maker for Shape {
     }
 }
 
+/// Internal snapshots, oldest first.
+struct Taken {
+    image: Arc<Image>,
+    names: Mutex<VecDeque<String>>,
+}
+
+impl Snapshots for Taken {
+    fn snapshot(&self) -> Result<Arc<Disk>> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("s{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.image.snapshot_create(&name)?;
+        self.names.lock().unwrap().push_back(name.clone());
+        self.image.snapshot_disk(&name)
+    }
+
+    fn delete_oldest(&self) -> Result<()> {
+        let name = self.names.lock().unwrap().pop_front();
+        name.map_or(Ok(()), |name| self.image.snapshot_delete(&name))
+    }
+}
+
 impl Shape {
     fn qemu_finds_no_corruption(&self, source: &dyn Source) -> Verdict {
         let dir = tempfile::tempdir().map_err(|e| Report::new(e.to_string()))?;
         let mut bytes = vec![0; source.len() as usize];
-        source.read_at(0, &mut bytes, chart::Wait::Allowed)?;
+        source.read_at(0, &mut bytes, Wait::Allowed)?;
         let path = dir.path().join("image.qcow2");
         std::fs::write(&path, bytes).map_err(|e| Report::new(e.to_string()))?;
         if let Some(below) = &self.below {
@@ -150,5 +176,85 @@ fn every_crash_leaves_a_whole_image() {
             let states = states.unwrap_or_else(|e| panic!("{:?}: {e}", shape.new));
             assert!(states > 60, "{states} states are too few to mean anything");
         }
+    }
+}
+
+/// A disk with a snapshot, written on since: the snapshot's bytes and the disk's.
+fn with_snapshot(shape: &Shape, source: &Arc<dyn Source>) -> (Arc<Image>, Vec<u8>, Vec<u8>) {
+    shape.create(Arc::clone(source)).unwrap();
+    let image = shape.image(Arc::clone(source), true).unwrap();
+    let disk = image.disk("image").unwrap();
+    let mut rng = testkit::Rng::new(8);
+    let mut model = vec![0; disk.len() as usize];
+    disk.read_at(0, &mut model, Wait::Allowed).unwrap();
+    let mut scribble = |model: &mut Vec<u8>| {
+        for _ in 0..12 {
+            let (at, len) = rng.range(model.len() as u64, 60_000);
+            let range = at as usize..(at + len) as usize;
+            rng.fill(&mut model[range.clone()]);
+            disk.write_at(at, &model[range], Wait::Allowed).unwrap();
+        }
+    };
+    scribble(&mut model);
+    image.snapshot_create("before").unwrap();
+    let before = model.clone();
+    scribble(&mut model);
+    (image, before, model)
+}
+
+fn bytes(disk: &Disk) -> Vec<u8> {
+    let mut all = vec![0; disk.len() as usize];
+    disk.read_at(0, &mut all, Wait::Allowed).unwrap();
+    all
+}
+
+#[test]
+fn snapshots_are_taken_applied_and_deleted_as_qemu_would() {
+    if !peer::require(&["qemu-img"]) {
+        return;
+    }
+    for shape in shapes().into_iter().filter(|s| s.new.refcount_order > 0) {
+        let shape = shape.asking_qemu(1);
+        let source: Arc<dyn Source> = Arc::new(Memory::new(0));
+        let (image, before, after) = with_snapshot(&shape, &source);
+        assert!(bytes(&image.snapshot_disk("before").unwrap()) == before);
+        image.snapshot_create("after").unwrap();
+        image.snapshot_apply("before").unwrap();
+        let disk = image.disk("again").unwrap();
+        assert!(bytes(&disk) == before, "{:?}", shape.new);
+        disk.write_at(1000, &[9; 5000], Wait::Allowed).unwrap();
+        assert!(bytes(&image.snapshot_disk("before").unwrap()) == before);
+        assert!(bytes(&image.snapshot_disk("after").unwrap()) == after);
+        image.snapshot_delete("before").unwrap();
+        image.snapshot_apply("after").unwrap();
+        assert!(bytes(&disk) == after);
+        disk.write_at(77_000, &[8; 9000], Wait::Allowed).unwrap();
+        image.snapshot_delete("after").unwrap();
+        disk.write_at(1000, &[7; 100_000], Wait::Allowed).unwrap();
+        disk.close().unwrap();
+        assert!(image.check().unwrap().is_clean(), "{:?}", shape.new);
+        shape.check(source).unwrap();
+    }
+}
+
+#[test]
+fn a_repaired_image_is_clean() {
+    for shape in shapes().into_iter().filter(|s| s.new.refcount_order > 0) {
+        let source: Arc<dyn Source> = Arc::new(Memory::new(0));
+        let (image, before, after) = with_snapshot(&shape, &source);
+        image.disk("image").unwrap().close().unwrap();
+        let table = image.header().refcount_table_offset;
+        drop(image);
+        // Every refcount of the first block is wrong now.
+        let mut block = [0; 8];
+        source.read_at(table, &mut block, Wait::Allowed).unwrap();
+        let scribble: Vec<u8> = (0..512).map(|i| if i % 2 == 0 { 0 } else { 3 }).collect();
+        source.write_at(u64::from_be_bytes(block), &scribble, Wait::Allowed).unwrap();
+        let image = shape.image(Arc::clone(&source), true).unwrap();
+        assert!(image.check().unwrap().corruptions > 0);
+        image.repair().unwrap();
+        assert!(image.check().unwrap().is_clean(), "{:?}", shape.new);
+        assert!(bytes(&image.disk("disk").unwrap()) == after);
+        assert!(bytes(&image.snapshot_disk("before").unwrap()) == before);
     }
 }

@@ -29,7 +29,8 @@ struct L2Table {
 pub(super) struct Walk<'a> {
     image: &'a Image,
     header: &'a Header,
-    stored: &'a Stored,
+    /// What flags are held against; `None` to count only.
+    stored: Option<&'a Stored>,
     census: &'a mut Census,
     report: &'a mut Report,
     tables: Vec<L2Table>,
@@ -43,7 +44,7 @@ impl<'a> Walk<'a> {
     pub(super) fn new(
         image: &'a Image,
         header: &'a Header,
-        stored: &'a Stored,
+        stored: Option<&'a Stored>,
         census: &'a mut Census,
         report: &'a mut Report,
     ) -> Self {
@@ -117,8 +118,8 @@ impl<'a> Walk<'a> {
             });
             return Ok(());
         }
-        let count = self.stored.of(clusters.index(offset));
-        if active && (count == 1) != entry.is_copied() {
+        let count = self.stored.map(|stored| stored.of(clusters.index(offset)));
+        if let Some(count) = count.filter(|&count| active && (count == 1) != entry.is_copied()) {
             self.corrupt(1, at, || {
                 format!("L1 entry {index} is {:#x}, but its refcount is {count}", entry.0)
             });
@@ -297,12 +298,12 @@ impl<'a> Walk<'a> {
         }
         self.report.allocated_clusters = self.report.allocated_clusters.saturating_add(table.active);
         let count = if self.image.has_data_file {
-            1
+            Some(1)
         } else {
             self.count((offset, clusters.size()), table.total, "data cluster")?;
-            self.stored.of(clusters.index(offset))
+            self.stored.map(|stored| stored.of(clusters.index(offset)))
         };
-        if (count == 1) != entry.is_copied() {
+        if let Some(count) = count.filter(|&count| (count == 1) != entry.is_copied()) {
             self.corrupt(table.active, at, || {
                 format!("an L2 entry is {word:#x}, but its refcount is {count}")
             });

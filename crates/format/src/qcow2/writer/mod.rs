@@ -6,10 +6,13 @@
 //! again.
 
 mod entries;
+mod repair;
 mod reserve;
 mod resize;
+mod roots;
 mod set;
 mod settle;
+mod snapshots;
 
 use super::alloc::Allocator;
 use super::{Image, layout};

@@ -1,0 +1,277 @@
+//! Changing what the whole image hangs from, all at once.
+//!
+//! Snapshots and repairs change refcounts and the "copied" flags that must agree with them, all over the image.
+//! No order of writes in place would leave nothing but leaks at every moment. So nothing is changed in place: new
+//! L1 tables, corrected L2 tables and a whole new set of refcounts are written to clusters that nobody uses, and
+//! then one sector, the header's first, names them instead of the old ones.
+
+use super::Writer;
+use crate::field::{be64s, read_vec, to_index, to_u64};
+use crate::qcow2::alloc::Allocator;
+use crate::qcow2::check::Census;
+use crate::qcow2::entry::{L2Entry, Meaning};
+use crate::qcow2::layout::{OFLAG_COMPRESSED, OFLAG_COPIED, incompatible};
+use crate::qcow2::refcount::Width;
+use crate::qcow2::{Clusters, Header, Image, L1Entry, Snapshot, snapshot};
+use chart::{Error, Result, Wait};
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+/// What is written at once, of refcounts.
+const PIECE: u64 = 1 << 20;
+
+/// What the image is to hang from.
+pub(super) struct Roots {
+    /// The active L1 table's entries; their flags do not matter.
+    pub(super) l1: Vec<u64>,
+    /// The disk's size.
+    pub(super) size: u64,
+    /// The snapshots there are to be.
+    pub(super) snapshots: Vec<Snapshot>,
+    /// One of them is new: the active disk as it is. Its L1 table is made here.
+    pub(super) fresh: Option<usize>,
+}
+
+/// Where new structures go, and what is known of their refcounts.
+struct Site {
+    clusters: Clusters,
+    /// The next cluster that nobody uses.
+    next: u64,
+    /// Refcounts that are other than the census says, or that it does not know of.
+    counts: BTreeMap<u64, u64>,
+}
+
+impl Site {
+    fn take(&mut self, bytes: u64) -> Result<u64> {
+        let first = self.next;
+        self.next = self.next.saturating_add(self.clusters.count(bytes));
+        self.clusters.offset(first).ok_or_else(|| Error::no_space("the image is full"))
+    }
+
+    fn count(&self, census: &Census, cluster: u64) -> u64 {
+        self.counts.get(&cluster).copied().unwrap_or_else(|| census.of(cluster))
+    }
+}
+
+impl Image {
+    /// Gives the image new roots. `decide` is told what it hangs from now, durably.
+    pub(super) fn replace_roots(&self, decide: impl FnOnce(Roots) -> Result<Roots>) -> Result<()> {
+        let _frozen = self.freeze()?;
+        let mut w = self.writer()?;
+        // Who is writing in place now had found its place before; nobody else finds one until this is done.
+        self.set_in_place(false);
+        let done = self.replace_quietly(&mut w, decide);
+        self.set_in_place(true);
+        done
+    }
+
+    fn replace_quietly(&self, w: &mut Writer, decide: impl FnOnce(Roots) -> Result<Roots>) -> Result<()> {
+        if self.has_data_file {
+            return Err(Error::unsupported("images with an external data file have no internal snapshots"));
+        }
+        let epochs = &self.mutator()?.epochs;
+        epochs.wait_over(epochs.now());
+        self.flush_with(w)?;
+        let old = self.header().clone();
+        let roots = decide(Roots {
+            l1: self.l1.entries().map(|entry| entry.0).collect(),
+            size: self.size(),
+            snapshots: snapshot::read(self.file.as_ref(), &old)?,
+            fresh: None,
+        })?;
+        let mut site = Site { clusters: self.clusters, next: w.alloc.end(), counts: BTreeMap::new() };
+        let (header, l1) = self.write_roots(&mut site, &old, roots)?;
+        self.file.flush()?;
+        self.name_roots(&header)?;
+        self.take_roots(w, header, &l1)
+    }
+
+    /// Writes everything that is new. Nothing names it yet.
+    fn write_roots(&self, site: &mut Site, old: &Header, mut roots: Roots) -> Result<(Header, Vec<u64>)> {
+        let file = self.file.as_ref();
+        let l1_bytes = to_u64(roots.l1.len()).saturating_mul(8);
+        let l1_offset = site.take(l1_bytes)?;
+        if let Some(fresh) = roots.fresh.and_then(|i| roots.snapshots.get_mut(i)) {
+            fresh.l1_table_offset = site.take(l1_bytes)?;
+        }
+        let table = snapshot::encode(&roots.snapshots)?;
+        let table_offset = if table.is_empty() { 0 } else { site.take(to_u64(table.len()))? };
+        self.reach(site)?;
+        let fresh = roots.fresh.and_then(|i| roots.snapshots.get(i)).map(|s| s.l1_table_offset);
+        for offset in [Some(l1_offset), fresh].into_iter().flatten() {
+            file.write_at(
+                offset,
+                &bytes_of(roots.l1.iter().map(|entry| entry & !OFLAG_COPIED)),
+                Wait::Allowed,
+            )?;
+        }
+        file.write_at(table_offset, &table, Wait::Allowed)?;
+        let count = |n: usize| u32::try_from(n).map_err(|_| Error::unsupported("too many tables"));
+        let mut header = Header {
+            size: roots.size,
+            l1_size: count(roots.l1.len())?,
+            l1_table_offset: l1_offset,
+            nb_snapshots: count(roots.snapshots.len())?,
+            snapshots_offset: table_offset,
+            incompatible_features: old.incompatible_features & !(incompatible::DIRTY | incompatible::CORRUPT),
+            ..old.clone()
+        };
+        let (census, report) = self.census(&header)?;
+        if let Some(finding) = report.findings.first() {
+            let what = format!("the image is damaged in a way that cannot be mended here: {}", finding.what);
+            return Err(Error::corrupt(what).at(finding.offset));
+        }
+        let l1 = self.correct_flags(site, &census, &roots.l1, fresh.is_some())?;
+        self.reach(site)?;
+        file.write_at(l1_offset, &bytes_of(l1.iter().copied()), Wait::Allowed)?;
+        if let Some(offset) = fresh {
+            file.write_at(offset, &bytes_of(l1.iter().map(|entry| entry & !OFLAG_COPIED)), Wait::Allowed)?;
+        }
+        self.write_refcounts(site, &census, &mut header)?;
+        Ok((header, l1))
+    }
+
+    /// Makes the file long enough for what the site has given out.
+    fn reach(&self, site: &Site) -> Result<()> {
+        let end = site.clusters.offset(site.next).ok_or_else(|| Error::no_space("the image is full"))?;
+        if end > self.file.len() { self.file.set_len(end) } else { Ok(()) }
+    }
+
+    /// The L1 table with the flags that the counts call for; L2 tables with other flags are written anew.
+    fn correct_flags(&self, site: &mut Site, census: &Census, l1: &[u64], shared: bool) -> Result<Vec<u64>> {
+        let size = self.clusters.size();
+        let mut corrected = Vec::with_capacity(l1.len());
+        for &entry in l1 {
+            let Some(mut table) = L1Entry(entry).table() else {
+                corrected.push(0);
+                continue;
+            };
+            let bytes = read_vec(self.file.as_ref(), table, size, "L2 table")?;
+            let right = self.flagged(census, &bytes);
+            if right != bytes {
+                // The active disk refers to the new table, and the snapshot that is being made, if one is.
+                let (cluster, moved) = (self.clusters.index(table), if shared { 2 } else { 1 });
+                let left = site.count(census, cluster).saturating_sub(moved);
+                site.counts.insert(cluster, left);
+                table = site.take(size)?;
+                site.counts.insert(self.clusters.index(table), moved);
+                self.reach(site)?;
+                self.file.write_at(table, &right, Wait::Allowed)?;
+            }
+            let own = site.count(census, self.clusters.index(table)) == 1;
+            corrected.push(table | if own { OFLAG_COPIED } else { 0 });
+        }
+        Ok(corrected)
+    }
+
+    fn flagged(&self, census: &Census, table: &[u8]) -> Vec<u8> {
+        let words = self.clusters.entry_words();
+        let right = be64s(table).enumerate().map(|(i, word)| {
+            // Of extended entries, the second word is a bitmap.
+            if words == 2 && i & 1 != 0 {
+                return word;
+            }
+            let meaning = L2Entry { word, bitmap: 0 }.meaning(self.clusters, false);
+            let place = match meaning {
+                Meaning::Standard { offset } | Meaning::Zero { kept: Some(offset) } => Some(offset),
+                _ => None,
+            };
+            let own = place.is_some_and(|offset| census.of(self.clusters.index(offset)) == 1);
+            match word & OFLAG_COMPRESSED {
+                0 => word & !OFLAG_COPIED | if own { OFLAG_COPIED } else { 0 },
+                _ => word,
+            }
+        });
+        bytes_of(right)
+    }
+
+    /// Writes refcounts for everything, themselves included.
+    fn write_refcounts(&self, site: &mut Site, census: &Census, header: &mut Header) -> Result<()> {
+        let width = Width::new(header.refcount_order)?;
+        let per_block = width.per_block(self.clusters).max(1);
+        let (mut blocks, mut table) = (1_u64, 1_u64);
+        loop {
+            let total = site.next.saturating_add(blocks).saturating_add(table);
+            let (need, room) = (total.div_ceil(per_block), self.clusters.count(blocks.saturating_mul(8)));
+            if need <= blocks && room <= table {
+                break;
+            }
+            (blocks, table) = (need.max(blocks), room.max(table));
+        }
+        let first_new = self.clusters.index(header.l1_table_offset);
+        let table_offset = site.take(table.saturating_mul(self.clusters.size()))?;
+        let blocks_offset = site.take(blocks.saturating_mul(self.clusters.size()))?;
+        self.reach(site)?;
+        let count_of = |cluster: u64| match site.counts.get(&cluster) {
+            Some(&count) => count,
+            None if cluster >= first_new && cluster < site.next => 1,
+            None => census.of(cluster),
+        };
+        let per_piece = (PIECE.checked_div(self.clusters.size()).unwrap_or(1)).max(1);
+        let mut first = 0_u64;
+        while first < blocks {
+            let now = blocks.saturating_sub(first).min(per_piece);
+            let mut bytes = vec![0; to_index(now.saturating_mul(self.clusters.size()))];
+            for (index, block) in (first..).zip(bytes.chunks_mut(to_index(self.clusters.size()))) {
+                let base = index.saturating_mul(per_block);
+                let end = site.next.saturating_sub(base).min(per_block);
+                for i in 0..end {
+                    let count = count_of(base.saturating_add(i));
+                    if count > width.max() {
+                        let what =
+                            format!("refcounts of {} bits cannot count so many references", width.bits());
+                        return Err(Error::unsupported(format!("{what}; make an image with wider ones")));
+                    }
+                    width.write(block, i, count);
+                }
+            }
+            let offset = blocks_offset.saturating_add(first.saturating_mul(self.clusters.size()));
+            self.file.write_at(offset, &bytes, Wait::Allowed)?;
+            first = first.saturating_add(now);
+        }
+        let entry = |i: u64| blocks_offset.saturating_add(i.saturating_mul(self.clusters.size()));
+        let mut entries = bytes_of((0..blocks).map(entry));
+        entries.resize(to_index(table.saturating_mul(self.clusters.size())), 0);
+        self.file.write_at(table_offset, &entries, Wait::Allowed)?;
+        header.refcount_table_offset = table_offset;
+        header.refcount_table_clusters =
+            u32::try_from(table).map_err(|_| Error::unsupported("too many refcounts"))?;
+        Ok(())
+    }
+
+    /// The one write that makes it all true: every field it changes is in the header's first sector.
+    fn name_roots(&self, header: &Header) -> Result<()> {
+        let bytes = header.encode()?;
+        let sector = bytes.get(..bytes.len().min(512)).unwrap_or_default();
+        self.file.write_at(0, sector, Wait::Allowed)?;
+        self.file.flush()
+    }
+
+    /// Looks at the new roots from now on; what only the old ones held may be used again once nobody looks there.
+    fn take_roots(&self, w: &mut Writer, header: Header, l1: &[u64]) -> Result<()> {
+        self.l1.resize(to_u64(l1.len()))?;
+        for (index, &entry) in (0..).zip(l1) {
+            self.l1.set(index, L1Entry(entry));
+        }
+        self.size.store(header.size, Ordering::Release);
+        let l1_clusters = self.clusters.count(self.l1.bytes());
+        let [reserved_l1, reserved_refcounts] = &self.reserved;
+        reserved_l1.set(self.clusters.index(header.l1_table_offset), l1_clusters);
+        let table = self.clusters.index(header.refcount_table_offset);
+        reserved_refcounts.set(table, header.refcount_table_clusters.into());
+        let alloc = Allocator::open(std::sync::Arc::clone(&self.file), &header)?;
+        *self.header.write().unwrap_or_else(PoisonError::into_inner) = header;
+        let epochs = &self.mutator()?.epochs;
+        epochs.wait_over(epochs.now());
+        self.slices.clear();
+        w.alloc = alloc;
+        w.unmapped.clear();
+        w.retired.clear();
+        Ok(())
+    }
+}
+
+fn bytes_of(words: impl Iterator<Item = u64>) -> Vec<u8> {
+    words.flat_map(u64::to_be_bytes).collect()
+}
