@@ -1,2 +1,62 @@
-//! portolan
-fn main() {}
+//! `portolan`: the command.
+
+mod args;
+mod command;
+mod hint;
+mod output;
+mod progress;
+mod signal;
+
+use clap::Parser;
+use command::Command;
+use std::process::ExitCode;
+
+/// See where every byte of a virtual disk really lives, and redraw that instead of copying.
+#[derive(Parser)]
+#[command(name = "portolan", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(after_help = "Disks are named by SPEC: see `portolan help spec`.\n\n\
+    Exit codes: 0 done, 1 an error, 2 the command line makes no sense, 130 interrupted. \
+    compare and check have more: see their help.")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// With what a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exit(u8);
+
+impl Exit {
+    /// Done.
+    pub(crate) const DONE: Exit = Exit(0);
+    /// An error.
+    pub(crate) const ERROR: Exit = Exit(1);
+    /// Interrupted by the user.
+    const INTERRUPTED: Exit = Exit(130);
+}
+
+fn main() -> ExitCode {
+    let Args { command } = Args::parse();
+    signal::install();
+    let failed = command.failure();
+    let mut out = output::Out::new();
+    let done = command.run(&mut out).and_then(|exit| Ok(out.finish().map(|()| exit)?));
+    let Exit(code) = done.unwrap_or_else(|e| report(&e, failed));
+    ExitCode::from(code)
+}
+
+/// Says what went wrong, and what can be done about it.
+fn report(e: &anyhow::Error, failed: Exit) -> Exit {
+    if output::nobody_listens(e) {
+        return Exit::DONE;
+    }
+    if signal::is_interrupted() {
+        eprintln!("portolan: interrupted; nothing half-done was left behind");
+        return Exit::INTERRUPTED;
+    }
+    eprintln!("portolan: {e:#}");
+    if let Some(hint) = hint::of(e) {
+        eprintln!("  {hint}");
+    }
+    failed
+}

@@ -3,13 +3,23 @@
 //! Every call reports by value or by callback; none touches a terminal.
 #![forbid(unsafe_code)]
 
+pub mod check;
+pub mod compare;
+pub mod convert;
+pub mod create;
 pub mod formats;
 pub mod gate;
+pub mod info;
+pub mod listing;
+pub mod measure;
 pub mod open;
+pub mod resize;
 pub mod size;
 pub mod spec;
+pub mod watch;
 
 pub use formats::Format;
 pub use gate::Gate;
 pub use open::{Image, Opened, Options, open};
 pub use spec::{Location, Spec, Step};
+pub use watch::{Progress, Watch};

@@ -168,11 +168,21 @@ fn read_name(name: &OsStr) -> Result<Spec> {
     }
 }
 
+/// What an image at `by` would mean by `name`, said by the user, who may name anything.
+pub(crate) fn beside(by: &Location, name: &str) -> Result<Spec> {
+    let spec = read_name(name.as_ref())?;
+    match &spec.location {
+        Location::File(path) => Ok(Spec { location: Location::File(resolve(by, path)?), ..spec }),
+        _ => Ok(spec),
+    }
+}
+
 /// A relative name belongs to the directory of the image that names it.
 fn resolve(by: &Location, path: &Path) -> Result<PathBuf> {
     match by {
         _ if path.is_absolute() => Ok(path.to_path_buf()),
-        Location::File(naming) => Ok(folder_of(naming).join(path)),
+        // `with_file_name` adds no `./` where the image was named without a directory.
+        Location::File(naming) => Ok(naming.with_file_name(path)),
         _ => Err(Error::denied("an image that is no file has no directory to look in").in_path(path)),
     }
 }

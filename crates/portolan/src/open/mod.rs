@@ -147,9 +147,9 @@ impl Opening<'_> {
         writable: bool,
         named: Named,
     ) -> Result<Arc<Image>> {
-        self.enter(&spec, &container)?;
+        self.enter(&spec, container)?;
         let shown = spec.to_string();
-        let image = self.image_in_chain(spec, &container, writable, named);
+        let image = self.image_in_chain(spec, container, writable, named);
         self.chain.pop();
         image.map_err(|e| if named == Named::ByImage { e.during(format!("opening {shown}")) } else { e })
     }

@@ -1,0 +1,121 @@
+//! What many commands take: SPECs, formats, and how a disk is opened.
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use portolan::{Format, Gate, Options, Spec, size};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Reads a SPEC.
+pub(crate) fn spec() -> impl TypedValueParser<Value = Spec> {
+    OsStringValueParser::new().try_map(Spec::parse)
+}
+
+/// Reads the name of a format.
+pub(crate) fn format(name: &str) -> Result<Format, chart::Error> {
+    Format::named(name)
+}
+
+/// Reads `key=value,key=value`. A comma that belongs to a value is written twice.
+pub(crate) fn pairs(text: &str) -> Result<Vec<(String, String)>, chart::Error> {
+    let apart = text.replace(",,", "\0");
+    let pair = |part: &str| {
+        let part = part.replace('\0', ",");
+        let wrong = || chart::Error::invalid(format!("{part:?} is no KEY=VALUE"));
+        part.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).ok_or_else(wrong)
+    };
+    apart.split(',').map(pair).collect()
+}
+
+/// All pairs, as a map.
+pub(crate) fn map(pairs: &[Vec<(String, String)>]) -> BTreeMap<String, String> {
+    pairs.iter().flatten().cloned().collect()
+}
+
+/// Which format a disk has.
+#[derive(Args)]
+pub(crate) struct Input {
+    /// The disk's format; without it the bytes are looked at
+    #[arg(short, long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) format: Option<Format>,
+    /// An option of the format for opening it, as often as needed (see `portolan help spec`)
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = pairs)]
+    pub(crate) options: Vec<Vec<(String, String)>>,
+}
+
+impl Input {
+    /// The SPEC, with what was said beside it.
+    pub(crate) fn apply(&self, spec: &Spec) -> Spec {
+        let mut spec = spec.clone();
+        if let Some(format) = self.format {
+            spec.format = Some(format.name().to_owned());
+        }
+        spec.options.extend(map(&self.options));
+        spec
+    }
+}
+
+/// How disks are opened.
+#[derive(Args)]
+#[command(next_help_heading = "Opening")]
+pub(crate) struct Access {
+    /// Take no locks: look at an image that somebody is using
+    #[arg(short = 'U', long)]
+    pub(crate) force_share: bool,
+    /// Images may name files beneath this directory too, not only beside or below their own
+    #[arg(long, value_name = "DIR")]
+    pub(crate) allow: Vec<PathBuf>,
+    /// Images may name whatever they like, servers included
+    #[arg(long)]
+    pub(crate) allow_any: bool,
+    /// Guess the format of a backing file where the image does not say it
+    #[arg(long)]
+    pub(crate) guess: bool,
+    /// Read and write past the host's page cache
+    #[arg(long)]
+    pub(crate) direct: bool,
+    /// How much memory a format's tables may take
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) cache: Option<u64>,
+}
+
+impl Access {
+    /// What the image may name.
+    pub(crate) fn gate(&self) -> Gate {
+        if self.allow_any {
+            return Gate::any();
+        }
+        self.allow.iter().fold(Gate::beside(), Gate::allow)
+    }
+
+    /// To read.
+    pub(crate) fn reading(&self) -> Options {
+        Options {
+            unlocked: self.force_share,
+            direct: self.direct,
+            gate: self.gate(),
+            guess: self.guess,
+            cache_bytes: self.cache.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            ..Options::default()
+        }
+    }
+
+    /// To write too.
+    pub(crate) fn writing(&self) -> Options {
+        Options { writable: true, ..self.reading() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_split_at_single_commas() {
+        let read = pairs("a=1,b=x,,y=z,c=").unwrap();
+        let expected = [("a", "1"), ("b", "x,y=z"), ("c", "")];
+        assert_eq!(read, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert!(pairs("a").is_err());
+        assert!(pairs("").is_err());
+    }
+}

@@ -1,0 +1,122 @@
+//! `portolan chart`
+
+use crate::Exit;
+use crate::args::{self, Access, Input};
+use crate::output::Out;
+use portolan::listing::{Kind, Row, rows};
+use portolan::size::show;
+use portolan::{Image, Spec, open};
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// Show where every range of a disk really lives
+///
+/// One line for each range: where it begins, how long it is, what it is, and for stored bytes the file and the
+/// position in it. All layers are resolved, down to the host's files and the holes in them.
+#[derive(clap::Args)]
+#[command(after_help = "Kinds:\n  \
+    raw         stored as they are\n  \
+    compressed  in an encoded run\n  \
+    zero        the image says that they are zeros\n  \
+    sparse      mapped to a range of a file where nothing is stored: zeros\n  \
+    hole        held by no layer: zeros\n\n\
+    Examples:\n  \
+    portolan chart disk.qcow2\n  \
+    portolan chart --json disk.qcow2 | jq '.[] | select(.data)'")]
+pub(crate) struct Args {
+    /// The disk
+    #[arg(value_name = "SPEC", value_parser = args::spec())]
+    spec: Spec,
+    /// As JSON, in the words of `qemu-img map` and some more
+    #[arg(long)]
+    json: bool,
+    /// Do not ask the host which ranges of its files are stored
+    #[arg(long)]
+    no_host: bool,
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Args {
+    pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
+        let opened = open(&self.input.apply(&self.spec), &self.access.reading())?;
+        let image = &opened.image;
+        if self.json {
+            json(out, image, !self.no_host)?;
+        } else {
+            table(out, image, !self.no_host)?;
+        }
+        Ok(Exit::DONE)
+    }
+}
+
+/// A list that is written row by row: a disk may have millions.
+fn json(out: &mut Out, image: &Image, host: bool) -> anyhow::Result<()> {
+    let mut first = true;
+    write!(out, "[")?;
+    rows(image, host, |row| {
+        let text = serde_json::to_string(row).map_err(|e| chart::Error::invalid("no JSON").caused_by(e))?;
+        write!(out, "{}{text}", if first { "\n  " } else { ",\n  " })?;
+        first = false;
+        Ok(())
+    })
+    .map_err(output_error)?;
+    Ok(writeln!(out, "\n]")?)
+}
+
+/// Writing rows goes through the library's error type: an error of the output comes out as itself again.
+fn output_error(e: chart::Error) -> anyhow::Error {
+    let broken = e.os_code() == Some(libc::EPIPE);
+    if broken { std::io::Error::from(std::io::ErrorKind::BrokenPipe).into() } else { e.into() }
+}
+
+fn table(out: &mut Out, image: &Image, host: bool) -> anyhow::Result<()> {
+    let width = image.disk().len().max(1 << 32).to_string().len();
+    let mut sums = BTreeMap::new();
+    let mut count = 0u64;
+    writeln!(
+        out,
+        "{:>width$}  {:>width$}  {:>10}  {:<10}  LAYER  {:>width$}  FILE",
+        "AT", "LENGTH", "", "KIND", "OFFSET"
+    )?;
+    rows(image, host, |row| {
+        *sums.entry(name(row.kind)).or_insert(0) += row.length;
+        count += 1;
+        Ok(line(out, row, width)?)
+    })
+    .map_err(output_error)?;
+    let sums: Vec<_> = sums.iter().map(|(kind, bytes)| format!("{} {kind}", show(*bytes))).collect();
+    let ranges = if count == 1 { "range" } else { "ranges" };
+    writeln!(out, "\n{count} {ranges}: {}", sums.join(", "))?;
+    if image.chain().nth(1).is_some() {
+        writeln!(out, "\nLayers:")?;
+        for (depth, layer) in image.chain().enumerate() {
+            writeln!(out, "  {depth}  {} ({})", layer.spec.location, layer.format)?;
+        }
+    }
+    Ok(())
+}
+
+fn line(out: &mut Out, row: &Row, width: usize) -> std::io::Result<()> {
+    let size = show(row.length);
+    let kind = row.codec.unwrap_or_else(|| name(row.kind));
+    let offset = row.offset.map(|o| o.to_string()).unwrap_or_default();
+    let file = row.file.as_deref().unwrap_or("");
+    let text = format!(
+        "{:>width$}  {:>width$}  {size:>10}  {kind:<10}  {:>5}  {offset:>width$}  {file}",
+        row.start, row.length, row.depth
+    );
+    writeln!(out, "{}", text.trim_end())
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Hole => "hole",
+        Kind::Zero => "zero",
+        Kind::Raw => "raw",
+        Kind::Compressed => "compressed",
+        Kind::Sparse => "sparse",
+    }
+}

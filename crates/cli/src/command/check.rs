@@ -1,0 +1,83 @@
+//! `portolan check`
+
+use crate::Exit;
+use crate::args::{self, Access, Input};
+use crate::output::Out;
+use portolan::Spec;
+use portolan::check::{Check, check};
+use std::io::Write;
+
+/// Something is wrong with it.
+const CORRUPT: Exit = Exit(2);
+/// Space is lost, and nothing else.
+const LEAKING: Exit = Exit(3);
+/// How many findings are printed.
+const SHOWN: usize = 20;
+
+/// Check an image's structure
+///
+/// Every table is walked and every cluster counted; the data itself is not read.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 nothing is wrong, 1 not checked, 2 corrupt, 3 clusters are leaked (space is \
+    lost, data is not).\n\n\
+    Examples:\n  \
+    portolan check disk.qcow2"
+)]
+pub(crate) struct Args {
+    /// The image
+    #[arg(value_name = "SPEC", value_parser = args::spec())]
+    spec: Spec,
+    /// As JSON, in the words of `qemu-img check`
+    #[arg(long)]
+    json: bool,
+    /// Say nothing: the exit code tells
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Args {
+    pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
+        let found = check(&self.input.apply(&self.spec), &self.access.reading())?;
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => out.json(&found)?,
+            (false, false) => print(out, &found)?,
+        }
+        Ok(match (found.corruptions, found.leaks) {
+            (0, 0) => Exit::DONE,
+            (0, _) => LEAKING,
+            _ => CORRUPT,
+        })
+    }
+}
+
+fn print(out: &mut Out, check: &Check) -> anyhow::Result<()> {
+    for finding in check.findings.iter().take(SHOWN) {
+        let kind = if finding.corruption { "ERROR" } else { "leak" };
+        writeln!(out, "{kind} at byte {}: {}", finding.offset, finding.what)?;
+    }
+    let more = (check.corruptions + check.leaks).saturating_sub(SHOWN as u64);
+    if more > 0 {
+        writeln!(out, "and {more} more")?;
+    }
+    match (check.corruptions, check.leaks) {
+        (0, 0) => writeln!(out, "Nothing is wrong with it.")?,
+        (0, leaks) => writeln!(out, "{leaks} clusters are leaked: space is lost, data is not.")?,
+        (wrong, leaks) => writeln!(out, "{wrong} errors, {leaks} leaked clusters. Do not write to it.")?,
+    }
+    let percent = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
+    let allocated = check.allocated_clusters;
+    Ok(writeln!(
+        out,
+        "{allocated} of {} clusters stored ({:.1}%), {:.1}% of them fragmented, {:.1}% compressed",
+        check.total_clusters,
+        percent(allocated, check.total_clusters),
+        percent(check.fragmented_clusters, allocated),
+        percent(check.compressed_clusters, allocated),
+    )?)
+}

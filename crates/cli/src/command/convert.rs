@@ -1,0 +1,146 @@
+//! `portolan convert`
+
+use crate::Exit;
+use crate::args::{self, Access, Input};
+use crate::output::{Out, duration};
+use crate::progress::Bar;
+use clap::ValueEnum;
+use io::copy::Reflink;
+use portolan::convert::{Options, Report, convert};
+use portolan::size::show;
+use portolan::{Format, Spec, open};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Write a disk in another format, moving as few bytes as the file system allows
+///
+/// Where source and target lie on one file system that can share ranges between files (XFS, Btrfs), only tables
+/// are written. The target is made under a temporary name, flushed and renamed: an interrupted run leaves nothing
+/// behind, and the source is never touched.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    portolan convert disk.qcow2 disk.raw\n  \
+    portolan convert -O qcow2 -c -o compression_type=zstd disk.raw small.qcow2\n  \
+    portolan convert https://host/cloud.qcow2 local.qcow2\n  \
+    portolan convert disk.qcow2@before-update old.qcow2")]
+pub(crate) struct Args {
+    /// The disk
+    #[arg(value_name = "SPEC", value_parser = args::spec())]
+    source: Spec,
+    /// The new file
+    #[arg(value_name = "FILE")]
+    target: PathBuf,
+    /// The new file's format; without it, its name's ending decides: .qcow2, or else raw
+    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = args::format)]
+    target_format: Option<Format>,
+    /// Options of the new format: cluster_size, compat, refcount_bits, compression_type, ...
+    #[arg(short = 'o', long, value_name = "KEY=VALUE,...", value_parser = args::pairs)]
+    target_options: Vec<Vec<(String, String)>>,
+    /// Compress
+    #[arg(short, long)]
+    compress: bool,
+    /// How hard to compress; more is smaller and slower
+    #[arg(long, value_name = "N", requires = "compress")]
+    level: Option<i32>,
+    /// Replace the target if it is there
+    #[arg(long)]
+    force: bool,
+    /// Keep stored zeros stored, rather than making them holes
+    #[arg(long)]
+    keep_zeros: bool,
+    /// Share ranges of files where the file system can: auto, never, or always (an error where it cannot)
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    reflink: When,
+    /// How many threads work
+    #[arg(short = 'm', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    /// Say nothing
+    #[arg(short, long)]
+    quiet: bool,
+    /// Show progress. Here for the habit: on a terminal it is shown anyway
+    #[arg(short, hide = true)]
+    progress: bool,
+    /// Report as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum When {
+    Auto,
+    Never,
+    Always,
+}
+
+impl Args {
+    pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
+        let began = Instant::now();
+        let opened = open(&self.input.apply(&self.source), &self.access.reading())?;
+        let format = self.target_format.unwrap_or_else(|| by_name(&self.target));
+        let bar = Bar::new("converting", self.quiet);
+        let report = bar.watch(|watch| {
+            let options = Options {
+                options: args::map(&self.target_options),
+                compress: self.compress,
+                level: self.level,
+                keep_zeros: self.keep_zeros,
+                reflink: match self.reflink {
+                    When::Auto => Reflink::Auto,
+                    When::Never => Reflink::Never,
+                    When::Always => Reflink::Always,
+                },
+                threads: self.threads,
+                force: self.force,
+                watch,
+            };
+            convert(&opened, &self.target, format, &options)
+        })?;
+        drop(bar);
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => out.json(&report)?,
+            (false, false) => self.print(out, &report, format, began.elapsed())?,
+        }
+        Ok(Exit::DONE)
+    }
+
+    fn print(&self, out: &mut Out, report: &Report, format: Format, took: Duration) -> anyhow::Result<()> {
+        let (disk, file) = (show(report.virtual_size), show(report.file_size));
+        writeln!(
+            out,
+            "{}: {format}, a disk of {disk} in a file of {file}, in {}",
+            self.target.display(),
+            duration(took)
+        )?;
+        Ok(writeln!(out, "  {}", sentence(report))?)
+    }
+}
+
+/// What became of the bytes.
+pub(super) fn sentence(report: &Report) -> String {
+    let parts = [
+        (report.cloned, "shared with the source"),
+        (report.offloaded, "copied by the kernel"),
+        (report.copied, "copied"),
+        (report.encoded, "compressed"),
+        (report.passed, "taken over compressed"),
+        (report.zeroed, "written as zeros"),
+        (report.skipped, "left out as holes"),
+    ];
+    let parts: Vec<_> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", show(*n))).collect();
+    if parts.is_empty() { "nothing to move".to_owned() } else { parts.join(", ") }
+}
+
+/// The format that a file's name asks for.
+pub(super) fn by_name(path: &Path) -> Format {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some(ending) if ending.eq_ignore_ascii_case("qcow2") => Format::Qcow2,
+        _ => Format::Raw,
+    }
+}

@@ -1,0 +1,83 @@
+//! Checking images.
+
+use crate::open::Map;
+use crate::{Image, Options, Spec, open};
+use chart::{Error, Result};
+use format::qcow2::check::{Report, Wrong};
+use serde::Serialize;
+
+/// What a check found. The words of the serialised form are those of `qemu-img check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Check {
+    /// How the image was named.
+    pub filename: String,
+    /// Its format.
+    pub format: &'static str,
+    /// Structures that contradict each other.
+    pub corruptions: u64,
+    /// Clusters that nothing refers to.
+    pub leaks: u64,
+    /// Clusters of the disk.
+    pub total_clusters: u64,
+    /// Those that are stored.
+    pub allocated_clusters: u64,
+    /// Those of them that do not follow the one before.
+    pub fragmented_clusters: u64,
+    /// Those of them that are compressed.
+    pub compressed_clusters: u64,
+    /// One past the last byte in use.
+    pub image_end_offset: u64,
+    /// What was found, in words.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Finding {
+    /// Whether it is more than lost space.
+    pub corruption: bool,
+    /// Where in the image file.
+    pub offset: u64,
+    /// What it is.
+    pub what: String,
+}
+
+impl Check {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.corruptions == 0 && self.leaks == 0
+    }
+}
+
+/// Checks the image that `spec` names, and changes nothing.
+pub fn check(spec: &Spec, options: &Options) -> Result<Check> {
+    let alone = Options { alone: true, allow_corrupt: true, writable: false, ..options.clone() };
+    let opened = open(spec, &alone)?;
+    match &opened.image.map {
+        Map::Raw => Err(Error::unsupported("a raw disk has no structure that could be checked")
+            .in_path(opened.disk.name())),
+        Map::Qcow2(map) => Ok(of(&opened.image, map.check()?)),
+    }
+}
+
+fn of(image: &Image, report: Report) -> Check {
+    let finding = |f: format::qcow2::check::Finding| Finding {
+        corruption: f.wrong == Wrong::Corruption,
+        offset: f.offset,
+        what: f.what,
+    };
+    Check {
+        filename: image.spec.location.to_string(),
+        format: image.format.name(),
+        corruptions: report.corruptions,
+        leaks: report.leaks,
+        total_clusters: report.total_clusters,
+        allocated_clusters: report.allocated_clusters,
+        fragmented_clusters: report.fragmented_clusters,
+        compressed_clusters: report.compressed_clusters,
+        image_end_offset: report.image_end_offset,
+        findings: report.findings.into_iter().map(finding).collect(),
+    }
+}

@@ -1,0 +1,187 @@
+//! Converting: the same disk in another format, with as few bytes moved as the file system allows.
+
+use crate::watch::Watch;
+use crate::{Format, Image, Opened, create};
+use chart::{Disk, Error, Result, Source};
+use format::qcow2::emit;
+use io::copy::Reflink;
+use io::file::{File, Options as FileOptions};
+use io::replace::Replacement;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a disk is converted.
+#[derive(Clone, Default)]
+pub struct Options<'a> {
+    /// The new format's options, as `qemu-img` calls them.
+    pub options: BTreeMap<String, String>,
+    /// Compress, where the format can.
+    pub compress: bool,
+    /// How hard to compress.
+    pub level: Option<i32>,
+    /// Leave zeros that are stored in the source as they are stored, rather than making them holes.
+    pub keep_zeros: bool,
+    /// Whether to share ranges of host files with the new one.
+    pub reflink: Reflink,
+    /// How many threads work; 0 means as many as do good.
+    pub threads: usize,
+    /// Replace what is there.
+    pub force: bool,
+    /// Who looks on.
+    pub watch: Watch<'a>,
+}
+
+/// What a conversion did, in bytes of the disk unless it says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Report {
+    /// The disk's length.
+    pub virtual_size: u64,
+    /// The new file's length.
+    pub file_size: u64,
+    /// Shared with the source by the file system: not moved.
+    pub cloned: u64,
+    /// Copied inside the kernel.
+    pub offloaded: u64,
+    /// Read and written.
+    pub copied: u64,
+    /// Written as zeros.
+    pub zeroed: u64,
+    /// Holes that stayed holes.
+    pub skipped: u64,
+    /// Encoded on the way.
+    pub encoded: u64,
+    /// Taken over as they were encoded.
+    pub passed: u64,
+}
+
+impl Report {
+    /// Bytes that were really moved.
+    pub fn moved(&self) -> u64 {
+        self.offloaded + self.copied + self.zeroed + self.encoded + self.passed
+    }
+}
+
+/// Writes what the disk holds, in `format`, to a new file at `target`: whole, or not at all.
+pub fn convert(opened: &Opened, target: &Path, format: Format, options: &Options<'_>) -> Result<Report> {
+    refuse_own(&opened.image, target)?;
+    let disk = &opened.disk;
+    if let Some(device) = block_device(target, options.force)? {
+        return onto_device(disk, &device, format, options);
+    }
+    let replacement = Replacement::create(target, options.force)?;
+    let report = fill(disk, replacement.file()?, format, options)?;
+    options.watch.go_on()?;
+    replacement.commit()?;
+    Ok(report)
+}
+
+/// Refuses a target that the disk itself stands on.
+fn refuse_own(image: &Image, target: &Path) -> Result<()> {
+    let Ok(there) = File::open(target, FileOptions::default()) else { return Ok(()) };
+    let files = image.chain().flat_map(|layer| std::iter::once(layer).chain(layer.data_file.as_deref()));
+    for file in files {
+        if file.container.identity() == there.identity() {
+            let what = format!("{} is made of this file: it cannot be its own target", image.spec);
+            return Err(Error::conflict(what).in_path(target));
+        }
+    }
+    Ok(())
+}
+
+fn fill(disk: &Arc<Disk>, sink: &File, format: Format, options: &Options<'_>) -> Result<Report> {
+    match format {
+        Format::Raw => {
+            if options.compress {
+                return Err(Error::unsupported("raw disks cannot be compressed"));
+            }
+            create::finish(Format::Raw, &options.options)?;
+            move_all(disk, disk.len(), sink, options, true)
+        }
+        Format::Qcow2 => {
+            let new = create::qcow2_options(disk.len(), options.options.clone())?;
+            if options.compress {
+                return pack(disk, sink, &new, options);
+            }
+            let bytes = emit::emit(Arc::clone(disk), &new)?;
+            move_all(&bytes, disk.len(), sink, options, true)
+        }
+    }
+}
+
+/// Moves all of `bytes` into `sink`.
+fn move_all(
+    bytes: &Disk,
+    virtual_size: u64,
+    sink: &File,
+    options: &Options<'_>,
+    empty: bool,
+) -> Result<Report> {
+    let how = io::copy::Options {
+        zero_detect: !options.keep_zeros,
+        reflink: options.reflink,
+        threads: options.threads,
+        sink_reads_zero: empty,
+        progress: options.watch.progress,
+        cancel: options.watch.cancel,
+        ..io::copy::Options::default()
+    };
+    let done = io::copy::copy(bytes, sink, &how)?;
+    Ok(Report {
+        virtual_size,
+        file_size: sink.len(),
+        cloned: done.cloned,
+        offloaded: done.offloaded,
+        copied: done.copied,
+        zeroed: done.zeroed,
+        skipped: done.skipped,
+        encoded: 0,
+        passed: 0,
+    })
+}
+
+fn pack(disk: &Disk, sink: &File, new: &format::qcow2::create::New, options: &Options<'_>) -> Result<Report> {
+    let how = emit::PackOptions {
+        level: options.level,
+        threads: options.threads,
+        progress: options.watch.progress,
+        cancel: options.watch.cancel,
+    };
+    let done = emit::pack(disk, sink, new, &how)?;
+    Ok(Report {
+        virtual_size: disk.len(),
+        file_size: sink.len(),
+        copied: done.plain,
+        encoded: done.encoded,
+        passed: done.passed,
+        skipped: done.zeros,
+        ..Report::default()
+    })
+}
+
+/// The target, where it is a block device: it is written in place, which cannot be undone.
+fn block_device(target: &Path, force: bool) -> Result<Option<File>> {
+    use std::os::unix::fs::FileTypeExt;
+    if !target.metadata().is_ok_and(|m| m.file_type().is_block_device()) {
+        return Ok(None);
+    }
+    if !force {
+        return Err(
+            Error::conflict("is a block device; what it holds is lost if it is overwritten").in_path(target)
+        );
+    }
+    let file = File::open(target, FileOptions { writable: true, ..FileOptions::default() })?;
+    io::file::lock(&file, io::file::Access::Write)?;
+    Ok(Some(file))
+}
+
+fn onto_device(disk: &Arc<Disk>, device: &File, format: Format, options: &Options<'_>) -> Result<Report> {
+    if format != Format::Raw {
+        return Err(Error::unsupported(format!("a device can be filled as raw, not as {format}")));
+    }
+    let report = move_all(disk, disk.len(), device, options, false)?;
+    device.flush()?;
+    Ok(report)
+}

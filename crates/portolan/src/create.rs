@@ -1,0 +1,208 @@
+//! Making new images.
+
+use crate::{Format, Gate, Location, Options, Spec, open, size};
+use chart::{Error, Result, Source};
+use format::qcow2::create::{Backing, New, Preallocation};
+use format::qcow2::{self, Compression};
+use io::file::File;
+use io::replace::Replacement;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What is to be made.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// In what format.
+    pub format: Format,
+    /// How long the disk is to be; as long as its backing file, where it is not said.
+    pub size: Option<u64>,
+    /// The backing file, as the image will name it: relative to the image.
+    pub backing: Option<String>,
+    /// The backing file's format. It must be said: readers do not guess.
+    pub backing_format: Option<String>,
+    /// The format's options, as `qemu-img` calls them.
+    pub options: BTreeMap<String, String>,
+    /// Replace what is there.
+    pub force: bool,
+    /// Do not open the backing file to see whether it is there.
+    pub unsafe_backing: bool,
+    /// What the backing file may name.
+    pub gate: Gate,
+}
+
+impl Request {
+    /// A disk of `size` bytes.
+    pub fn of(format: Format, size: u64) -> Request {
+        Request {
+            format,
+            size: Some(size),
+            backing: None,
+            backing_format: None,
+            options: BTreeMap::new(),
+            force: false,
+            unsafe_backing: false,
+            gate: Gate::default(),
+        }
+    }
+}
+
+/// Makes an image at `path`: whole, or not at all. Returns the disk's length.
+pub fn create(path: &Path, request: &Request) -> Result<u64> {
+    let mut options = request.options.clone();
+    let backing = backing(path, request, &mut options)?;
+    let backed = backing.as_ref().and_then(|(_, len)| *len);
+    let size = match (request.size, options.remove("size")) {
+        (Some(size), None) => size,
+        (None, Some(text)) => size::parse(&text)?,
+        (None, None) => backed.ok_or_else(|| Error::invalid("how long is the disk to be? Give a size"))?,
+        (Some(_), Some(_)) => return Err(Error::invalid("the size is given twice")),
+    };
+    match request.format {
+        Format::Raw => raw(path, size, request, options)?,
+        Format::Qcow2 => {
+            let mut new = qcow2_options(size, options)?;
+            new.backing = backing.map(|(backing, _)| backing);
+            qcow2(path, &new, request.force)?;
+        }
+    }
+    Ok(size)
+}
+
+/// The backing file as it will be named, and how long it is.
+fn backing(
+    path: &Path,
+    request: &Request,
+    options: &mut BTreeMap<String, String>,
+) -> Result<Option<(Backing, Option<u64>)>> {
+    let name = request.backing.clone().or_else(|| options.remove("backing_file"));
+    let format = request.backing_format.clone().or_else(|| options.remove("backing_fmt"));
+    let Some(name) = name else {
+        return match format {
+            None => Ok(None),
+            Some(_) => Err(Error::invalid("a backing format without a backing file")),
+        };
+    };
+    if request.format == Format::Raw {
+        return Err(Error::unsupported("a raw disk has no backing file"));
+    }
+    let Some(format) = format else {
+        let what = format!(
+            "which format has {name}? It must be said: readers do not guess what a guest may have written"
+        );
+        return Err(Error::invalid(what));
+    };
+    Format::named(&format)?;
+    let len = if request.unsafe_backing {
+        None
+    } else {
+        let named = crate::gate::beside(&Location::File(path.to_path_buf()), &name)?;
+        let spec = Spec { format: Some(format.clone()), ..named };
+        let options = Options { gate: request.gate.clone(), ..Options::default() };
+        Some(open(&spec, &options).map_err(|e| e.during("opening the backing file"))?.disk.len())
+    };
+    Ok(Some((Backing { name, format: Some(format) }, len)))
+}
+
+fn raw(path: &Path, size: u64, request: &Request, mut options: BTreeMap<String, String>) -> Result<()> {
+    let preallocation = preallocation(&mut options)?;
+    finish(Format::Raw, &options)?;
+    let replacement = Replacement::create(path, request.force)?;
+    let file = replacement.file()?;
+    file.set_len(size)?;
+    match preallocation {
+        Preallocation::Off => {}
+        Preallocation::Metadata => {
+            return Err(Error::unsupported("a raw disk has no metadata to preallocate: off, falloc or full"));
+        }
+        Preallocation::Falloc => file.reserve_space(0, size)?,
+        Preallocation::Full => io::file::write_zeros(file, 0, size)?,
+    }
+    replacement.commit()
+}
+
+fn qcow2(path: &Path, new: &New, force: bool) -> Result<()> {
+    let image = Replacement::create(path, force)?;
+    let data = match &new.data_file {
+        None => None,
+        Some(name) => {
+            let beside = path.parent().unwrap_or(Path::new("")).join(name);
+            Some(Replacement::create(beside, force)?)
+        }
+    };
+    let data_file = data.as_ref().map(Replacement::file).transpose()?;
+    qcow2::create::create(image.file()?, data_file.map(as_source), new)?;
+    // The data first: an image whose data file is not there is of no use, a data file without an image does no harm.
+    data.map_or(Ok(()), Replacement::commit)?;
+    image.commit()
+}
+
+fn as_source(file: &File) -> &dyn Source {
+    file
+}
+
+/// What `qemu-img` calls a qcow2 image's options.
+pub fn qcow2_options(size: u64, mut options: BTreeMap<String, String>) -> Result<New> {
+    let mut new = New::of(size);
+    let mut take = |key: &str| options.remove(key);
+    if let Some(compat) = take("compat") {
+        new.version = match compat.as_str() {
+            "0.10" | "v2" => 2,
+            "1.1" | "v3" => 3,
+            _ => return Err(Error::invalid(format!("compat={compat}: 0.10 and 1.1 are known"))),
+        };
+    }
+    if let Some(text) = take("cluster_size") {
+        new.cluster_bits = power_of_two("cluster_size", size::parse(&text)?)?;
+    }
+    if let Some(text) = take("refcount_bits") {
+        new.refcount_order = power_of_two("refcount_bits", size::parse(&text)?)?;
+    }
+    new.lazy_refcounts = switch("lazy_refcounts", take("lazy_refcounts").as_deref())?;
+    new.extended_l2 = switch("extended_l2", take("extended_l2").as_deref())?;
+    new.data_file_raw = switch("data_file_raw", take("data_file_raw").as_deref())?;
+    new.data_file = take("data_file");
+    if let Some(kind) = take("compression_type") {
+        new.compression = match kind.as_str() {
+            "zlib" => Compression::Zlib,
+            "zstd" => Compression::Zstd,
+            _ => return Err(Error::invalid(format!("compression_type={kind}: zlib and zstd are known"))),
+        };
+    }
+    new.preallocation = preallocation(&mut options)?;
+    finish(Format::Qcow2, &options)?;
+    Ok(new)
+}
+
+fn power_of_two(key: &str, value: u64) -> Result<u32> {
+    let wrong = || Error::invalid(format!("{key}={value} is no power of two"));
+    if value.is_power_of_two() { Ok(value.trailing_zeros()) } else { Err(wrong()) }
+}
+
+fn switch(key: &str, value: Option<&str>) -> Result<bool> {
+    match value {
+        None | Some("off" | "false" | "no") => Ok(false),
+        Some("on" | "true" | "yes") => Ok(true),
+        Some(other) => Err(Error::invalid(format!("{key}={other}: on and off are known"))),
+    }
+}
+
+fn preallocation(options: &mut BTreeMap<String, String>) -> Result<Preallocation> {
+    match options.remove("preallocation").as_deref() {
+        None | Some("off") => Ok(Preallocation::Off),
+        Some("metadata") => Ok(Preallocation::Metadata),
+        Some("falloc") => Ok(Preallocation::Falloc),
+        Some("full") => Ok(Preallocation::Full),
+        Some(other) => {
+            let what = format!("preallocation={other}: off, metadata, falloc and full are known");
+            Err(Error::invalid(what))
+        }
+    }
+}
+
+/// Refuses options that nobody took.
+pub(crate) fn finish(format: Format, options: &BTreeMap<String, String>) -> Result<()> {
+    match options.keys().next() {
+        None => Ok(()),
+        Some(key) => Err(Error::invalid(format!("{format} has no option {key:?} for making an image"))),
+    }
+}

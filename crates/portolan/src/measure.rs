@@ -1,0 +1,79 @@
+//! Measuring: how large a file would be, before it is made.
+
+use crate::{Format, create};
+use chart::{Disk, Error, Result, Wait};
+use format::{qcow2, raw};
+use io::generated::{Generated, Rule};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What `qemu-img measure` tells, in its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Measure {
+    /// Bytes that a new file would take.
+    pub required: u64,
+    /// Bytes that it would take with every byte of the disk written.
+    pub fully_allocated: u64,
+}
+
+/// How large a file in `format` would be that holds what `disk` does.
+pub fn of_disk(disk: &Arc<Disk>, format: Format, options: &BTreeMap<String, String>) -> Result<Measure> {
+    match format {
+        Format::Raw => {
+            create::finish(format, options)?;
+            Ok(Measure { required: stored(disk)?, fully_allocated: disk.len() })
+        }
+        Format::Qcow2 => {
+            let new = create::qcow2_options(disk.len(), options.clone())?;
+            let required = qcow2::emit::emit(Arc::clone(disk), &new)?.len();
+            Ok(Measure { required, ..of_size(disk.len(), format, options)? })
+        }
+    }
+}
+
+/// How large a file in `format` would be that holds an empty disk of `size` bytes.
+pub fn of_size(size: u64, format: Format, options: &BTreeMap<String, String>) -> Result<Measure> {
+    match format {
+        Format::Raw => {
+            create::finish(format, options)?;
+            Ok(Measure { required: 0, fully_allocated: size })
+        }
+        Format::Qcow2 => {
+            let new = create::qcow2_options(size, options.clone())?;
+            let len = |full| Ok::<_, Error>(qcow2::emit::emit(blank(size, full)?, &new)?.len());
+            Ok(Measure { required: len(false)?, fully_allocated: len(true)? })
+        }
+    }
+}
+
+/// Bytes that a disk has something stored for.
+fn stored(disk: &Disk) -> Result<u64> {
+    use chart::Source;
+    let (mut at, mut stored) = (0, 0);
+    while at < disk.len() {
+        let run = disk.data_at(at, disk.len() - at)?;
+        at += run.len;
+        stored += if run.data { run.len } else { 0 };
+    }
+    Ok(stored)
+}
+
+/// A disk of nothing, or one that says it is full.
+fn blank(size: u64, full: bool) -> Result<Arc<Disk>> {
+    if full {
+        return raw::open(Arc::new(Generated::new("every byte", size, Anything)), false);
+    }
+    Disk::builder("no byte", Arc::new(chart::Table::from_extents(size, [])?)).build()
+}
+
+/// Nobody reads it: that it is there is enough.
+struct Anything;
+
+impl Rule for Anything {
+    fn fill(&self, _: u64, buf: &mut [u8], _: Wait) -> Result<()> {
+        buf.fill(0xff);
+        Ok(())
+    }
+}
