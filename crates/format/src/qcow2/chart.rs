@@ -36,16 +36,16 @@ impl Reserved {
 }
 
 /// Some words of an L2 table, copied out of the cache.
-struct Window {
+struct Window<const N: usize> {
     /// The offset of the first word in the file; 0 for none.
     offset: u64,
     len: usize,
-    words: [u64; WINDOW],
+    words: [u64; N],
 }
 
-impl Window {
+impl<const N: usize> Window<N> {
     fn new() -> Self {
-        Window { offset: 0, len: 0, words: [0; WINDOW] }
+        Window { offset: 0, len: 0, words: [0; N] }
     }
 
     #[inline]
@@ -61,7 +61,17 @@ impl Layer for Image {
     }
 
     fn look(&self, at: u64, want: u64, wait: Wait) -> Result<Answer> {
-        let mut window = Window::new();
+        if want <= self.clusters.size().wrapping_sub(self.clusters.within(at)) {
+            return self.piece(at, want, wait, &mut Window::<2>::new());
+        }
+        self.look_far(at, want, wait)
+    }
+}
+
+impl Image {
+    /// The answer for more than one cluster, where that is one.
+    fn look_far(&self, at: u64, want: u64, wait: Wait) -> Result<Answer> {
+        let mut window = Window::<WINDOW>::new();
         let mut answer = self.piece(at, want, wait, &mut window)?;
         for _ in 1..MAX_JOINED {
             let rest = want.saturating_sub(answer.len());
@@ -105,7 +115,13 @@ struct Part {
 impl Image {
     /// The answer for the part of one cluster, or of one hole in the L1 table.
     #[inline]
-    fn piece(&self, at: u64, want: u64, wait: Wait, window: &mut Window) -> Result<Answer> {
+    fn piece<const N: usize>(
+        &self,
+        at: u64,
+        want: u64,
+        wait: Wait,
+        window: &mut Window<N>,
+    ) -> Result<Answer> {
         let clusters = self.clusters;
         let l1 = self.l1.entry(clusters.l1_index(at));
         let Some(table) = l1.table() else {
@@ -119,13 +135,19 @@ impl Image {
         let within = clusters.within(at);
         let len = want.min(clusters.size().wrapping_sub(within));
         let part = Part { at, within, len, own_table: l1.is_copied() };
-        let entry = self.entry(table, clusters.l2_index(at), want, wait, window)?;
+        let entry = self.entry((table, clusters.l2_index(at)), want, wait, window)?;
         self.answer(&part, entry)
     }
 
     /// The L2 entry of that number. Others behind it that `want` bytes will need are taken along.
     #[inline]
-    fn entry(&self, table: u64, index: u64, want: u64, wait: Wait, window: &mut Window) -> Result<L2Entry> {
+    fn entry<const N: usize>(
+        &self,
+        (table, index): (u64, u64),
+        want: u64,
+        wait: Wait,
+        window: &mut Window<N>,
+    ) -> Result<L2Entry> {
         let words = self.clusters.entry_words();
         // An index in a table times its entries' size is less than a cluster.
         let offset = table.wrapping_add(index.wrapping_mul(words).wrapping_mul(8));
@@ -134,7 +156,7 @@ impl Image {
             let in_slice = (self.slices.slice_bytes() / 8).wrapping_sub(word);
             let useful = self.clusters.count(want).saturating_add(1).saturating_mul(words);
             let useful = if want <= self.clusters.size() { words } else { useful };
-            let count = to_index(in_slice.min(useful)).min(WINDOW);
+            let count = to_index(in_slice.min(useful)).min(N);
             let out = window.words.get_mut(..count).unwrap_or_default();
             (window.offset, window.len) = (0, 0);
             self.slices.read(self.file.as_ref(), slice, word, out, wait)?;

@@ -433,8 +433,9 @@ fn fixed_v3(version: u32, rest: &[u8]) -> Result<HeaderV3> {
             let short = || Error::corrupt("too short for a qcow2 header").at(72);
             let (v3, _) = HeaderV3::read_from_prefix(rest).map_err(|_| short())?;
             let length = v3.header_length.get();
-            if length < l::MIN_HEADER_V3_LENGTH {
-                return Err(Error::corrupt(format!("a header of {length} bytes is too short")).at(100));
+            if length < l::MIN_HEADER_V3_LENGTH || !length.is_multiple_of(8) {
+                let what = format!("a header of {length} bytes; it must be 104 or more, a multiple of 8");
+                return Err(Error::corrupt(what).at(100));
             }
             Ok(v3)
         }

@@ -22,7 +22,7 @@ fn news() -> Vec<New> {
     for preallocation in [Preallocation::Metadata, Preallocation::Falloc, Preallocation::Full] {
         for extended_l2 in [false, true] {
             all.push(New { preallocation, extended_l2, ..New::of(5 * MIB + 1024) });
-            all.push(New { preallocation, extended_l2, cluster_bits: 14, ..New::of(200 * MIB) });
+            all.push(New { preallocation, extended_l2, cluster_bits: 14, ..New::of(40 * MIB) });
         }
         all.push(New { preallocation, version: 2, cluster_bits: 12, ..New::of(5 * MIB + 1024) });
     }
