@@ -124,6 +124,7 @@ fn move_all(
         reflink: options.reflink,
         threads: options.threads,
         sink_reads_zero: empty,
+        will_flush: true,
         progress: options.watch.progress,
         cancel: options.watch.cancel,
         ..io::copy::Options::default()
