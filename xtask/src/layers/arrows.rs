@@ -31,7 +31,7 @@ const TESTKIT_SEES: &[&str] = &["chart", "io", "format", "portolan"];
 
 /// The packages that exist for developing only.
 const DEV_ONLY: &[&str] = &["testkit", "xtask", FUZZ];
-const FUZZ: &str = "portolan-fuzz";
+const FUZZ: &str = "fuzz";
 
 fn layer_of(package: &str) -> Option<u8> {
     LAYERS.iter().find(|tenant| tenant.package == package).map(|tenant| tenant.layer)
