@@ -42,6 +42,8 @@ pub struct Options<'a> {
     pub threads: usize,
     /// The sink reads as zeros throughout, so that zeros need not be written.
     pub sink_reads_zero: bool,
+    /// Where the disk stores nothing the sink is left as it is: a layer goes down into the one below.
+    pub keep_holes: bool,
     /// The sink is flushed when this is done, so that writing it back had better begin at once.
     pub will_flush: bool,
     /// Told now and then how far it is.

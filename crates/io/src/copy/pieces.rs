@@ -107,7 +107,8 @@ impl<'d> Planner<'d> {
 /// Whether `next` continues `run` in the same source.
 fn joins(run: &Leaf<'_>, next: &Leaf<'_>) -> bool {
     match (run.place, next.place) {
-        (LeafPlace::Hole | LeafPlace::Zero, LeafPlace::Hole | LeafPlace::Zero) => true,
+        // Kept apart: what nothing is stored for may be left as it is in the sink, what is zero may not.
+        (LeafPlace::Hole, LeafPlace::Hole) | (LeafPlace::Zero, LeafPlace::Zero) => true,
         (LeafPlace::Raw { source: a, offset: x }, LeafPlace::Raw { source: b, offset: y }) => {
             std::ptr::addr_eq(a, b) && x + run.len == y
         }

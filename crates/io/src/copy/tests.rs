@@ -123,3 +123,21 @@ fn progress_ends_at_the_total() {
     .unwrap();
     assert_eq!(seen.into_inner(), 5 << 20);
 }
+
+#[test]
+fn holes_leave_what_a_sink_held_where_that_is_asked_for() {
+    let source = SourceId(0);
+    let runs =
+        [Extent::hole(0, 1 << 20), Extent::zero(1 << 20, 1 << 20), Extent::raw(2 << 20, 1 << 20, source, 0)];
+    let table = Table::from_extents(4 << 20, runs).unwrap();
+    let held = Arc::new(Memory::from_bytes("held", &pattern(1 << 20)));
+    let disk = Disk::builder("layer", Arc::new(table)).source(held.clone()).build().unwrap();
+    let before = vec![7; 4 << 20];
+    let sink = Memory::from_bytes("sink", &before);
+    let report = copy(&disk, &sink, &Options { keep_holes: true, ..Options::default() }).unwrap();
+    let after = bytes(&sink);
+    assert!(after[..1 << 20] == before[..1 << 20] && after[3 << 20..] == before[3 << 20..]);
+    assert!(after[1 << 20..2 << 20].iter().all(|byte| *byte == 0));
+    assert!(after[2 << 20..3 << 20] == bytes(held.as_ref()));
+    assert_eq!((report.skipped, report.zeroed, report.copied), (2 << 20, 1 << 20, 1 << 20));
+}

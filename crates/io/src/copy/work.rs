@@ -45,6 +45,10 @@ impl<'j> Worker<'j> {
     fn do_piece(&mut self, piece: &Piece<'_>) -> Result<()> {
         let leaf = &piece.leaf;
         match leaf.place {
+            LeafPlace::Hole if self.job.options.keep_holes => {
+                self.report.skipped += leaf.len;
+                Ok(())
+            }
             _ if piece.way == Way::Zero => self.zero(leaf.at, leaf.len),
             LeafPlace::Raw { source, offset } => {
                 let (to, at, len) = (self.job.sink, leaf.at, leaf.len);
