@@ -126,9 +126,9 @@ fn progress_ends_at_the_total() {
 
 #[test]
 fn holes_leave_what_a_sink_held_where_that_is_asked_for() {
-    let source = SourceId(0);
-    let runs =
-        [Extent::hole(0, 1 << 20), Extent::zero(1 << 20, 1 << 20), Extent::raw(2 << 20, 1 << 20, source, 0)];
+    const MB: u64 = 1 << 20;
+    let raw = Extent::raw(2 * MB, MB, SourceId(0), 0);
+    let runs = [Extent::hole(0, MB), Extent::zero(MB, MB), raw, Extent::hole(3 * MB, MB)];
     let table = Table::from_extents(4 << 20, runs).unwrap();
     let held = Arc::new(Memory::from_bytes("held", &pattern(1 << 20)));
     let disk = Disk::builder("layer", Arc::new(table)).source(held.clone()).build().unwrap();
