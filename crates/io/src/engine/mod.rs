@@ -1,6 +1,10 @@
 //! Engines: what moves bytes from a source to a sink. They know nothing of formats or charts.
 
 mod threads;
+mod uring;
+
+#[cfg(test)]
+mod tests;
 
 use chart::{Result, Source};
 
@@ -12,6 +16,8 @@ pub enum Choice {
     Auto,
     /// Plain reads and writes: the reference.
     Threads,
+    /// io_uring, where the kernel allows it.
+    Uring,
 }
 
 /// What a transfer did, in bytes.
@@ -60,9 +66,15 @@ pub trait Mover: Send {
 }
 
 impl Choice {
-    /// An engine with buffers of this size.
+    /// An engine with buffers of this size. Where the kernel has no io_uring, or forbids it, the reference.
     pub fn mover(self, buffer: usize) -> Box<dyn Mover> {
-        Box::new(threads::Threads::new(buffer))
+        match self {
+            Choice::Threads => Box::new(threads::Threads::new(buffer)),
+            Choice::Auto | Choice::Uring => match uring::Uring::new(buffer) {
+                Some(ring) => Box::new(ring),
+                None => Box::new(threads::Threads::new(buffer)),
+            },
+        }
     }
 }
 
