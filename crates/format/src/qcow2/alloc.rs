@@ -227,6 +227,20 @@ impl Allocator {
         Ok(None)
     }
 
+    /// The first run of free clusters from `from` on.
+    pub(super) fn free_run(&mut self, from: u64) -> Result<Option<(u64, u64)>> {
+        let (mut first, mut cluster) = (None, from);
+        while cluster < self.end {
+            match (first, self.count(cluster)?) {
+                (None, 0) => first = Some(cluster),
+                (Some(first), 1..) => return Ok(Some((first, cluster.saturating_sub(first)))),
+                _ => {}
+            }
+            cluster = cluster.saturating_add(1);
+        }
+        Ok(first.map(|first| (first, self.end.saturating_sub(first))))
+    }
+
     fn is_free(&mut self, cluster: u64) -> Result<bool> {
         let (index, _) = self.place(cluster);
         Ok(cluster < self.end && self.entry(index) != 0 && self.count(cluster)? == 0)

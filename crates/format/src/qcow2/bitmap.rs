@@ -181,6 +181,16 @@ pub fn read(file: &dyn Source, header: &Header) -> Result<Vec<Bitmap>> {
     Ok(found)
 }
 
+/// The bitmap of that name.
+pub fn find<'b>(bitmaps: &'b [Bitmap], name: &str) -> Result<&'b Bitmap> {
+    let known = || {
+        let known: Vec<_> = bitmaps.iter().take(8).map(|b| format!("{:?}", b.name)).collect();
+        if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+    };
+    let missing = || Error::not_found(format!("no bitmap {name:?}; there is {}", known()));
+    bitmaps.iter().find(|bitmap| bitmap.name == name).ok_or_else(missing)
+}
+
 fn decode(bytes: &[u8], at: u64) -> Result<(Bitmap, &[u8])> {
     let cut = || Error::corrupt("the bitmap directory is cut off").at(at);
     let (head, variable) = BitmapHeader::read_from_prefix(bytes).map_err(|_| cut())?;
@@ -249,6 +259,12 @@ enum Part {
 }
 
 impl DirtyMap {
+    /// What these bits say, which are laid out as a stored bitmap's.
+    pub(super) fn of_bits(disk_size: u64, granularity: u64, bits: Vec<u8>) -> DirtyMap {
+        let part_span = to_u64(bits.len()).saturating_mul(8).saturating_mul(granularity).max(1);
+        DirtyMap { disk_size, granularity, part_span, parts: vec![Part::Bits(bits.into())] }
+    }
+
     /// Bytes of the disk that a bit stands for.
     pub fn granularity(&self) -> u64 {
         self.granularity

@@ -235,8 +235,13 @@ impl Image {
                 len => len,
             }
         };
-        let writable = entry.is_copied() && part.own_table && self.in_place.load(Ordering::Relaxed);
-        Ok(Answer::Here(Extent { writable, ..Extent::raw(part.at, len, source, begin) }))
+        let writable = entry.is_copied() && part.own_table && self.in_place.load(Ordering::Acquire);
+        let extent = Extent { writable, ..Extent::raw(part.at, len, source, begin) };
+        Ok(Answer::Here(match &self.mutator {
+            // Where a bitmap does not know of a write yet, it must be told first (law 4).
+            Some(mutator) if writable => mutator.marks.cut(extent),
+            _ => extent,
+        }))
     }
 
     /// How much of a part of the cluster at `offset` lies before the end of its file. Only the file's last

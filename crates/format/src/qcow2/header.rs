@@ -159,11 +159,7 @@ impl Header {
     /// The first bytes of the image, as this header says. Unsupported if they do not fit into a cluster.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let clusters = Clusters::new(self.cluster_bits, false)?;
-        let mut out = self.encode_fixed();
-        for extension in &self.extensions {
-            put_extension(&mut out, extension.kind, &extension.data);
-        }
-        put_extension(&mut out, extension::END, &[]);
+        let mut out = self.encode_area();
         if let Some(name) = &self.backing_file {
             let (offset, size) = (to_u64(out.len()), u32::try_from(name.len()).unwrap_or(u32::MAX));
             if size > l::MAX_BACKING_NAME_BYTES {
@@ -185,7 +181,18 @@ impl Header {
         Ok(out)
     }
 
-    fn encode_fixed(&self) -> Vec<u8> {
+    /// The fields and the extensions: what comes before the backing file's name, whose place is left 0.
+    pub(super) fn encode_area(&self) -> Vec<u8> {
+        let mut out = self.encode_fixed();
+        for extension in &self.extensions {
+            put_extension(&mut out, extension.kind, &extension.data);
+        }
+        put_extension(&mut out, extension::END, &[]);
+        out
+    }
+
+    /// The fields. The place of the backing file's name is left 0.
+    pub(super) fn encode_fixed(&self) -> Vec<u8> {
         let v2 = HeaderV2 {
             magic: l::MAGIC.into(),
             version: self.version.into(),

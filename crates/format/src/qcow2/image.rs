@@ -25,7 +25,7 @@ impl Image {
 
     fn open_inner(file: Arc<dyn Source>, options: &Options, opener: &mut Opener<'_>) -> Result<Image> {
         let header = Header::read(file.as_ref())?;
-        header.check_features(options.allow_corrupt)?;
+        header.check_features(options.allow_corrupt || options.repair)?;
         let len = file.len();
         header.check_tables(len)?;
         check_writable(&header, options)?;
@@ -37,7 +37,7 @@ impl Image {
             if has_data_file && !options.alone { Some(open_data_file(&header, opener)?) } else { None };
         let below = if options.alone { None } else { open_backing(&header, opener)? };
         let mutator = match options.writable {
-            true => Some(Mutator::new(Allocator::open(Arc::clone(&file), &header)?)),
+            true => Some(Mutator::new(Allocator::open(Arc::clone(&file), &header)?, is_damaged(&header))),
             false => None,
         };
         Ok(Image {
@@ -132,6 +132,11 @@ impl Image {
         self.writable
     }
 
+    /// Whether it must be repaired before it is written: it was left dirty, or is marked corrupt.
+    pub fn is_damaged(&self) -> bool {
+        is_damaged(&self.header())
+    }
+
     /// Says whether data clusters may be written where they are: from when the first write has marked all that a
     /// write must mark (bitmaps in use, unknown autoclear bits cleared), until that no longer holds.
     pub fn set_in_place(&self, may: bool) {
@@ -148,15 +153,23 @@ fn check_writable(header: &Header, options: &Options) -> Result<()> {
     if !options.writable {
         return Ok(());
     }
-    if header.is_incompatible(incompatible::CORRUPT) {
-        return Err(
-            Error::corrupt("the image is marked corrupt and cannot be written; repair it first").at(72)
-        );
+    if is_damaged(header) && !options.repair {
+        let how = match header.is_incompatible(incompatible::CORRUPT) {
+            true => "is marked corrupt",
+            false => "was not closed properly (it is marked dirty)",
+        };
+        let what = format!("the image {how} and cannot be written before it is repaired");
+        return Err(Error::corrupt(what).at(72));
     }
     if options.snapshot.is_some() {
         return Err(Error::read_only("a snapshot cannot be written; apply it, or make an overlay over it"));
     }
     Ok(())
+}
+
+/// Whether it must be repaired before it is written.
+fn is_damaged(header: &Header) -> bool {
+    header.incompatible_features & (incompatible::CORRUPT | incompatible::DIRTY) != 0
 }
 
 fn view(file: &dyn Source, header: &Header, clusters: Clusters, options: &Options) -> Result<View> {

@@ -23,6 +23,7 @@ pub mod refcount;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+mod track;
 mod writer;
 
 pub use bitmap::{Bitmap, DirtyMap};
@@ -32,6 +33,8 @@ pub use header::{Compression, Extension, Header};
 pub use info::Info;
 pub use l1::{L1, L1Entry};
 pub use snapshot::Snapshot;
+pub use track::MAX_TRACKED_BYTES;
+pub use writer::{Rebased, Repair};
 
 use ::chart::{Result, Source, SourceId};
 use cache::SliceCache;
@@ -78,6 +81,9 @@ pub struct Options {
     pub writable: bool,
     /// An image marked corrupt is opened all the same: for checking it, and for saving what can be read.
     pub allow_corrupt: bool,
+    /// An image that was left dirty, or is marked corrupt, is opened for writing all the same: in order to repair
+    /// it, before which nothing is written. See [`Image::repair`] and [`Image::is_damaged`].
+    pub repair: bool,
     /// The files it names are not asked for: for looking at metadata. What they hold cannot be read then.
     pub alone: bool,
     /// At most so many bytes of L2 tables are kept.
@@ -91,6 +97,7 @@ impl Default for Options {
         Options {
             writable: false,
             allow_corrupt: false,
+            repair: false,
             alone: false,
             cache_bytes: cache::DEFAULT_CACHE_BYTES,
             snapshot: None,

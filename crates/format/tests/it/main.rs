@@ -1,6 +1,7 @@
 //! Formats against the tools they come from.
 
 mod qcow2;
+mod qcow2_bitmaps;
 mod qcow2_emit;
 mod qcow2_laws;
 mod qcow2_write;

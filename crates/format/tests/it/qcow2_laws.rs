@@ -2,7 +2,7 @@
 
 use chart::{Disk, Result, Source, Wait};
 use format::qcow2::create::{Backing, New, create};
-use format::qcow2::{Image, Needed, Options, Role};
+use format::qcow2::{Image, Needed, Options, Repair, Role};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,8 @@ struct Shape {
     new: New,
     /// The backing file's bytes.
     below: Option<Vec<u8>>,
+    /// Bitmaps of these granularities follow all writes.
+    bitmaps: &'static [u64],
     /// How many states were judged, so that the dear judge is asked about some of them.
     judged: AtomicU64,
     /// Every so many of them.
@@ -25,7 +27,13 @@ struct Shape {
 
 impl Shape {
     fn of(new: New) -> Shape {
-        Shape { new: New { size: 512 << 10, ..new }, below: None, judged: AtomicU64::new(0), ask_qemu: 0 }
+        Shape {
+            new: New { size: 512 << 10, ..new },
+            below: None,
+            bitmaps: &[],
+            judged: AtomicU64::new(0),
+            ask_qemu: 0,
+        }
     }
 
     /// Over a backing file, which may be shorter or longer.
@@ -36,6 +44,10 @@ impl Shape {
         contract::stamp(&mut below, 0, 0, 0);
         let below = Some(below);
         Shape { below, ..Shape::of(New { backing, ..new }) }
+    }
+
+    fn with_bitmaps(self, bitmaps: &'static [u64]) -> Shape {
+        Shape { bitmaps, ..self }
     }
 
     fn asking_qemu(self, every: u64) -> Shape {
@@ -58,6 +70,10 @@ impl Shape {
 impl Maker for Shape {
     fn create(&self, source: Arc<dyn Source>) -> Result<Subject> {
         create(source.as_ref(), None, &self.new)?;
+        for granularity in self.bitmaps {
+            let image = self.image(Arc::clone(&source), true)?;
+            image.bitmap_add(&format!("by {granularity}"), Some(*granularity), true)?;
+        }
         self.open(source)
     }
 
@@ -137,7 +153,9 @@ fn shapes() -> Vec<Shape> {
         Shape::over(New { cluster_bits: 12, ..new.clone() }, 300_000),
         Shape::over(New { cluster_bits: 11, version: 2, ..new.clone() }, 400_000),
         Shape::over(New { cluster_bits: 14, extended_l2: true, refcount_order: 3, ..new.clone() }, 200_000),
-        Shape::over(New { cluster_bits: 16, ..new }, 700_000),
+        Shape::over(New { cluster_bits: 16, ..new.clone() }, 700_000),
+        Shape::of(New { cluster_bits: 12, ..new.clone() }).with_bitmaps(&[512, 16384]),
+        Shape::over(New { cluster_bits: 9, ..new }, 300_000).with_bitmaps(&[4096]),
     ]
 }
 
@@ -252,7 +270,7 @@ fn a_repaired_image_is_clean() {
         source.write_at(u64::from_be_bytes(block), &scribble, Wait::Allowed).unwrap();
         let image = shape.image(Arc::clone(&source), true).unwrap();
         assert!(image.check().unwrap().corruptions > 0);
-        image.repair().unwrap();
+        image.repair(Repair::All).unwrap();
         assert!(image.check().unwrap().is_clean(), "{:?}", shape.new);
         assert!(bytes(&image.disk("disk").unwrap()) == after);
         assert!(bytes(&image.snapshot_disk("before").unwrap()) == before);

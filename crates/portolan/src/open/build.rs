@@ -110,6 +110,7 @@ impl Opening<'_> {
         let mut options = qcow2::Options {
             writable: request.writable,
             allow_corrupt: self.options.allow_corrupt,
+            repair: request.writable,
             snapshot: request.version.clone(),
             ..qcow2::Options::default()
         };
@@ -129,7 +130,12 @@ impl Opening<'_> {
             }
             Ok(disk)
         };
-        qcow2::Image::open(Arc::clone(source), &options, &mut opener)
+        let image = qcow2::Image::open(Arc::clone(source), &options, &mut opener)?;
+        // Whoever writes to an image in spite of what is wrong with it is about to repair it.
+        if request.writable && !self.options.allow_corrupt {
+            image.recover()?;
+        }
+        Ok(image)
     }
 
     /// Opens a file that the image at `by` names.

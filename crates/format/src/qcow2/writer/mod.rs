@@ -5,7 +5,12 @@
 //! hang from, then the map, and only when the map is durable and nobody reads by the old one is space given out
 //! again.
 
+mod bitmap_edits;
+mod bitmaps;
+mod commit;
 mod entries;
+mod head;
+mod rebase;
 mod repair;
 mod reserve;
 mod resize;
@@ -14,7 +19,11 @@ mod set;
 mod settle;
 mod snapshots;
 
+pub use rebase::Rebased;
+pub use repair::Repair;
+
 use super::alloc::Allocator;
+use super::track::Marks;
 use super::{Image, layout};
 use ::chart::{ChartMut, Epochs, Error, Intent, Reservation, Reserve, Result, SetMode, To};
 use std::collections::{BTreeSet, VecDeque};
@@ -23,6 +32,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// What an open image needs to be written.
 pub(super) struct Mutator {
     pub(super) epochs: Arc<Epochs>,
+    /// Where bitmaps know of writes already.
+    pub(super) marks: Marks,
     state: Mutex<Writer>,
     /// Told when a reservation ends or the image thaws.
     changed: Condvar,
@@ -39,8 +50,12 @@ pub(super) struct Writer {
     dirty_l1: BTreeSet<u64>,
     /// L2 tables that nothing on disk refers to yet.
     new_tables: BTreeSet<u64>,
-    /// The header says all that it must before the first write.
+    /// The bitmaps, from the first write to when the image is closed.
+    bitmaps: Vec<bitmaps::Tracked>,
+    /// The header and the bitmaps say all that they must before the first write.
     started: bool,
+    /// The image was left dirty, or is marked corrupt: nothing is written before it is repaired.
+    damaged: bool,
     /// Reservations that are neither committed nor given back.
     open: u32,
     /// No reservation may begin: the shape of the image is changing.
@@ -55,18 +70,25 @@ pub(super) struct Lowered {
 }
 
 impl Mutator {
-    pub(super) fn new(alloc: Allocator) -> Self {
+    pub(super) fn new(alloc: Allocator, damaged: bool) -> Self {
         let writer = Writer {
             alloc,
             unmapped: Vec::new(),
             retired: VecDeque::new(),
             dirty_l1: BTreeSet::new(),
             new_tables: BTreeSet::new(),
+            bitmaps: Vec::new(),
             started: false,
+            damaged,
             open: 0,
             frozen: false,
         };
-        Mutator { epochs: Arc::default(), state: Mutex::new(writer), changed: Condvar::new() }
+        Mutator {
+            epochs: Arc::default(),
+            marks: Marks::default(),
+            state: Mutex::new(writer),
+            changed: Condvar::new(),
+        }
     }
 }
 
@@ -94,6 +116,17 @@ impl Image {
 
     /// The writer, once nothing forbids a new reservation, and once the header says that the image is written.
     fn begin(&self) -> Result<MutexGuard<'_, Writer>> {
+        let writer = self.begin_on_any()?;
+        if writer.damaged {
+            let what =
+                "the image was not closed properly, or is marked corrupt; repair it before it is written";
+            return Err(Error::corrupt(what).in_path(self.file.name()));
+        }
+        Ok(writer)
+    }
+
+    /// The same on an image that has yet to be repaired.
+    fn begin_on_any(&self) -> Result<MutexGuard<'_, Writer>> {
         let mutator = self.mutator()?;
         let mut writer = self.writer()?;
         while writer.frozen {
@@ -101,6 +134,7 @@ impl Image {
         }
         if !writer.started {
             self.start()?;
+            self.start_bitmaps(&mut writer)?;
             writer.started = true;
             self.set_in_place(true);
         }
@@ -130,8 +164,14 @@ impl Image {
 
     /// Keeps new reservations out and waits for those there are; the image thaws when the guard goes.
     pub(super) fn freeze(&self) -> Result<Frozen<'_>> {
+        drop(self.begin()?);
+        self.freeze_any()
+    }
+
+    /// The same on an image that has yet to be repaired.
+    pub(super) fn freeze_any(&self) -> Result<Frozen<'_>> {
         let mutator = self.mutator()?;
-        let mut writer = self.begin()?;
+        let mut writer = self.begin_on_any()?;
         writer.frozen = true;
         while writer.open > 0 {
             writer = mutator.changed.wait(writer).unwrap_or_else(PoisonError::into_inner);

@@ -1,13 +1,47 @@
 //! Repairing: refcounts and flags made anew from what really refers to what.
 
 use crate::qcow2::Image;
-use chart::Result;
+use crate::qcow2::check::Report;
+use crate::qcow2::layout::incompatible;
+use chart::{Error, Result};
+
+/// What is repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Space that nothing refers to is given back. An image with more wrong than that is left as it is.
+    Leaks,
+    /// Refcounts and flags too.
+    All,
+}
 
 impl Image {
+    /// Repairs the image if it was left dirty, as QEMU does before it writes to one. One that is marked corrupt is
+    /// refused: that is for a person to decide.
+    pub fn recover(&self) -> Result<()> {
+        if self.header().is_incompatible(incompatible::CORRUPT) {
+            let what = "the image is marked corrupt and cannot be written before it is repaired";
+            return Err(Error::corrupt(what).at(72).in_path(self.file.name()));
+        }
+        if self.is_damaged() { self.repair(Repair::All).map(drop) } else { Ok(()) }
+    }
+
     /// Gives the image refcounts that agree with its references, and flags that agree with both: no leaks and no
     /// corruption are left. Marks that said it was dirty or corrupt are taken away. Refuses where the tables
-    /// themselves are damaged, naming the place.
-    pub fn repair(&self) -> Result<()> {
-        self.replace_roots(Ok)
+    /// themselves are damaged, naming the place. Returns what was wrong before.
+    pub fn repair(&self, what: Repair) -> Result<Report> {
+        // What the writer has not written yet would look like damage.
+        self.flush_all()?;
+        let found = self.check()?;
+        if what == Repair::Leaks && found.corruptions > 0 {
+            let say = format!(
+                "{} things are wrong that are more than leaks; leaks alone cannot be repaired then",
+                found.corruptions
+            );
+            return Err(Error::corrupt(say).in_path(self.file.name()));
+        }
+        if !found.is_clean() || self.is_damaged() {
+            self.replace_damaged_roots(Ok)?;
+        }
+        Ok(found)
     }
 }

@@ -31,7 +31,13 @@ impl Image {
         let want = want.min(self.size().saturating_sub(at)).max(1);
         let start = self.clusters.start(at);
         let reservation = match self.find(at, want, intent)? {
-            Found::Already(len) => return Ok(Reserve::Already { len: len.min(want) }),
+            Found::Already(len) => {
+                let len = len.min(want);
+                if intent == Intent::Write {
+                    w.mark(self, at, len);
+                }
+                return Ok(Reserve::Already { len });
+            }
             Found::Within { offset, from, to } => Reservation {
                 at: start.saturating_add(from),
                 len: to.saturating_sub(from),
@@ -42,6 +48,11 @@ impl Image {
             },
             Found::New { from, to } => self.reserve_new(&mut w, start, from, to, (at, want, intent))?,
         };
+        if intent == Intent::Write {
+            // What is filled in around it, and a fill as a whole, change nothing that can be read.
+            let end = reservation.at.saturating_add(reservation.len).min(at.saturating_add(want));
+            w.mark(self, at, end.saturating_sub(at));
+        }
         w.open = w.open.saturating_add(1);
         Ok(Reserve::Ready(reservation))
     }

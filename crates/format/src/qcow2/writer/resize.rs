@@ -17,6 +17,9 @@ impl Image {
             return Err(Error::unsupported("an image of version 2 with snapshots cannot be resized"));
         }
         let old = self.size();
+        if len == old {
+            return Ok(());
+        }
         if len < old { self.shrink(old, len) } else { self.grow(old, len) }
     }
 
@@ -24,8 +27,10 @@ impl Image {
     /// behind the new end is let go, so that it is gone if the disk ever grows again.
     fn shrink(&self, old: u64, len: u64) -> Result<()> {
         let mut w = self.begin()?;
+        self.take_bitmaps(&mut w, true)?;
         self.clear_tail(len)?;
         self.name_size(&mut w, len)?;
+        self.refit_bitmaps(&mut w, len)?;
         let mut at = self.clusters.round_up(len);
         while at < old {
             if self.l1.entry(self.clusters.l1_index(at)).table().is_none() {
@@ -51,12 +56,13 @@ impl Image {
             return Ok(());
         }
         let rest = self.clusters.size().saturating_sub(within).min(self.size().saturating_sub(len));
+        // What bitmaps know does not matter here: this is no part of the disk any more.
+        let (entry, own_table) = self.entry_of(len)?;
+        let own = own_table && entry.is_copied();
         let Answer::Here(extent) = self.look(len, rest, Wait::Allowed)? else { return Ok(()) };
         match extent.place {
-            Place::Raw { source: FILE, offset } if extent.writable => {
-                self.file.zero(offset, extent.len, false)
-            }
-            Place::Raw { offset, .. } if extent.writable => {
+            Place::Raw { source: FILE, offset } if own => self.file.zero(offset, extent.len, false),
+            Place::Raw { offset, .. } if own => {
                 self.data_file.as_ref().map_or(Ok(()), |file| file.zero(offset, extent.len, false))
             }
             _ => Ok(()),
@@ -73,6 +79,7 @@ impl Image {
             );
             return Err(Error::unsupported(format!("{what}; larger clusters need fewer")));
         }
+        self.take_bitmaps(&mut w, true)?;
         if entries > self.l1.len() {
             self.move_l1(&mut w, entries)?;
         }
@@ -81,7 +88,8 @@ impl Image {
         if let Some(data_file) = self.data_file.as_ref().filter(|file| file.len() < len) {
             data_file.set_len(len)?;
         }
-        self.name_size(&mut w, len)
+        self.name_size(&mut w, len)?;
+        self.refit_bitmaps(&mut w, len)
     }
 
     /// What a disk grows by reads as zeros, even where the backing file is longer than the disk was.

@@ -31,6 +31,8 @@ pub(super) struct Roots {
     pub(super) snapshots: Vec<Snapshot>,
     /// One of them is new: the active disk as it is. Its L1 table is made here.
     pub(super) fresh: Option<usize>,
+    /// The disk will read otherwise than it does now.
+    pub(super) other_content: bool,
 }
 
 /// Where new structures go, and what is known of their refcounts.
@@ -57,7 +59,13 @@ impl Site {
 impl Image {
     /// Gives the image new roots. `decide` is told what it hangs from now, durably.
     pub(super) fn replace_roots(&self, decide: impl FnOnce(Roots) -> Result<Roots>) -> Result<()> {
-        let _frozen = self.freeze()?;
+        drop(self.begin()?);
+        self.replace_damaged_roots(decide)
+    }
+
+    /// The same, also on an image that has yet to be repaired.
+    pub(super) fn replace_damaged_roots(&self, decide: impl FnOnce(Roots) -> Result<Roots>) -> Result<()> {
+        let _frozen = self.freeze_any()?;
         let mut w = self.writer()?;
         // Who is writing in place now had found its place before; nobody else finds one until this is done.
         self.set_in_place(false);
@@ -67,9 +75,6 @@ impl Image {
     }
 
     fn replace_quietly(&self, w: &mut Writer, decide: impl FnOnce(Roots) -> Result<Roots>) -> Result<()> {
-        if self.has_data_file {
-            return Err(Error::unsupported("images with an external data file have no internal snapshots"));
-        }
         let epochs = &self.mutator()?.epochs;
         epochs.wait_over(epochs.now());
         self.flush_with(w)?;
@@ -79,12 +84,19 @@ impl Image {
             size: self.size(),
             snapshots: snapshot::read(self.file.as_ref(), &old)?,
             fresh: None,
+            other_content: false,
         })?;
+        let (size, other_content) = (roots.size, roots.other_content);
+        if other_content {
+            self.take_bitmaps(w, size != old.size)?;
+        }
         let mut site = Site { clusters: self.clusters, next: w.alloc.end(), counts: BTreeMap::new() };
         let (header, l1) = self.write_roots(&mut site, &old, roots)?;
         self.file.flush()?;
-        self.name_roots(&header)?;
-        self.take_roots(w, header, &l1)
+        // The one write that makes it all true.
+        self.write_fields(&header)?;
+        self.take_roots(w, header, &l1)?;
+        if other_content { self.fit_bitmaps(w, size, true) } else { Ok(()) }
     }
 
     /// Writes everything that is new. Nothing names it yet.
@@ -172,12 +184,14 @@ impl Image {
             if words == 2 && i & 1 != 0 {
                 return word;
             }
-            let meaning = L2Entry { word, bitmap: 0 }.meaning(self.clusters, false);
+            let meaning = L2Entry { word, bitmap: 0 }.meaning(self.clusters, self.has_data_file);
             let place = match meaning {
                 Meaning::Standard { offset } | Meaning::Zero { kept: Some(offset) } => Some(offset),
                 _ => None,
             };
-            let own = place.is_some_and(|offset| census.of(self.clusters.index(offset)) == 1);
+            // A data file's clusters are nobody else's.
+            let sole = |offset| self.has_data_file || census.of(self.clusters.index(offset)) == 1;
+            let own = place.is_some_and(sole);
             match word & OFLAG_COMPRESSED {
                 0 => word & !OFLAG_COPIED | if own { OFLAG_COPIED } else { 0 },
                 _ => word,
@@ -240,14 +254,6 @@ impl Image {
         Ok(())
     }
 
-    /// The one write that makes it all true: every field it changes is in the header's first sector.
-    fn name_roots(&self, header: &Header) -> Result<()> {
-        let bytes = header.encode()?;
-        let sector = bytes.get(..bytes.len().min(512)).unwrap_or_default();
-        self.file.write_at(0, sector, Wait::Allowed)?;
-        self.file.flush()
-    }
-
     /// Looks at the new roots from now on; what only the old ones held may be used again once nobody looks there.
     fn take_roots(&self, w: &mut Writer, header: Header, l1: &[u64]) -> Result<()> {
         self.l1.resize(to_u64(l1.len()))?;
@@ -268,6 +274,7 @@ impl Image {
         w.alloc = alloc;
         w.unmapped.clear();
         w.retired.clear();
+        w.damaged = false;
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ impl Image {
     pub(super) fn set_clusters(&self, at: u64, len: u64, to: To, mode: SetMode) -> Result<u64> {
         self.look(at, 1, Wait::Allowed)?;
         let mut w = self.begin()?;
+        w.mark(self, at, len);
         let end = at.saturating_add(len);
         let mut cluster = at;
         for _ in 0..BATCH {

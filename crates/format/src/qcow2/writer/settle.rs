@@ -120,15 +120,27 @@ impl Image {
 
     /// Flushes, lowers all that can be lowered, and cuts off the room the file grew ahead.
     pub(super) fn close_image(&self) -> Result<()> {
-        let mut w = self.writer()?;
-        self.flush_with(&mut w)?;
-        if !w.started {
+        self.flush_all()?;
+        if !self.writer()?.started {
             return Ok(());
         }
+        let _frozen = self.freeze_any()?;
+        let mut w = self.writer()?;
+        self.stop_in_place()?;
+        let closed = self.close_quietly(&mut w);
+        // Unless its bitmaps are at rest, the next write goes on as before.
+        self.set_in_place(w.started);
+        closed
+    }
+
+    /// The same where nobody is writing, nor can.
+    pub(super) fn close_quietly(&self, w: &mut Writer) -> Result<()> {
+        self.flush_with(w)?;
+        self.rest_bitmaps(w)?;
         while let Some((epoch, _)) = w.retired.front() {
             let epoch = *epoch;
             self.mutator()?.epochs.wait_over(epoch);
-            self.reclaim(&mut w)?;
+            self.reclaim(w)?;
         }
         w.alloc.write_blocks()?;
         let end = self.clusters.offset(w.alloc.end()).unwrap_or(u64::MAX);

@@ -17,6 +17,7 @@ impl Image {
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(Error::invalid(format!("a snapshot's name has 1 to {MAX_NAME_BYTES} bytes")));
         }
+        self.without_data_file()?;
         let mut id = String::new();
         self.replace_roots(|mut roots| {
             if roots.snapshots.iter().any(|s| s.name == name || s.id == name) {
@@ -51,12 +52,18 @@ impl Image {
     /// Makes the disk what it was when a snapshot was taken. What it is now is gone, unless another snapshot
     /// holds it.
     pub fn snapshot_apply(&self, wanted: &str) -> Result<()> {
+        self.without_data_file()?;
         self.replace_roots(|roots| {
             let found = snapshot::find(&roots.snapshots, wanted)?.clone();
             found.check(self.clusters, self.file.len())?;
             let bytes = u64::from(found.l1_size).saturating_mul(8);
             let table = read_vec(self.file.as_ref(), found.l1_table_offset, bytes, "snapshot's L1 table")?;
-            Ok(Roots { l1: be64s(&table).collect(), size: found.disk_size.unwrap_or(roots.size), ..roots })
+            Ok(Roots {
+                l1: be64s(&table).collect(),
+                size: found.disk_size.unwrap_or(roots.size),
+                other_content: true,
+                ..roots
+            })
         })
     }
 
@@ -67,6 +74,13 @@ impl Image {
             roots.snapshots.retain(|s| s.id != id);
             Ok(roots)
         })
+    }
+
+    fn without_data_file(&self) -> Result<()> {
+        if !self.has_data_file {
+            return Ok(());
+        }
+        Err(Error::unsupported("images with an external data file have no internal snapshots"))
     }
 
     /// A snapshot as a disk, to be read while this image is written.
