@@ -2,6 +2,9 @@
 
 mod qcow2;
 mod qcow2_bitmaps;
+mod qcow2_commit;
 mod qcow2_emit;
 mod qcow2_laws;
+mod qcow2_rebase;
 mod qcow2_write;
+mod request_loop;
