@@ -62,6 +62,44 @@ pub fn check(spec: &Spec, options: &Options) -> Result<Check> {
     }
 }
 
+/// What a repair may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Give lost space back, and nothing else. Where more is wrong, nothing is done.
+    Leaks,
+    /// Make refcounts and flags agree with what really refers to what.
+    All,
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Repaired {
+    /// What was found before.
+    pub before: Check,
+    /// What is found now; the same, where nothing had to be done or nothing was.
+    pub after: Check,
+}
+
+/// Checks the image that `spec` names, and repairs it.
+pub fn repair(spec: &Spec, repair: Repair, options: &Options) -> Result<Repaired> {
+    let before = check(spec, options)?;
+    let within = repair == Repair::All || before.corruptions == 0;
+    if before.is_clean() || !within {
+        return Ok(Repaired { after: before.clone(), before });
+    }
+    let alone = Options { alone: true, allow_corrupt: true, writable: true, ..options.clone() };
+    let opened = open(spec, &alone)?;
+    if let Map::Qcow2(map) = &opened.image.map {
+        map.repair(match repair {
+            Repair::Leaks => format::qcow2::Repair::Leaks,
+            Repair::All => format::qcow2::Repair::All,
+        })?;
+    }
+    opened.close()?;
+    Ok(Repaired { before, after: check(spec, options)? })
+}
+
 fn of(image: &Image, report: Report) -> Check {
     let finding = |f: format::qcow2::check::Finding| Finding {
         corruption: f.wrong == Wrong::Corruption,

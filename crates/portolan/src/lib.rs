@@ -3,6 +3,7 @@
 //! Every call reports by value or by callback; none touches a terminal.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod check;
 pub mod compare;
 pub mod convert;
@@ -13,8 +14,10 @@ pub mod info;
 pub mod listing;
 pub mod measure;
 pub mod open;
+pub mod picture;
 pub mod resize;
 pub mod size;
+pub mod snapshot;
 pub mod spec;
 pub mod watch;
 

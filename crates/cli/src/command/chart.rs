@@ -3,11 +3,13 @@
 use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::Out;
+use ::chart::ResultExt;
 use portolan::listing::{Kind, Row, rows};
 use portolan::size::show;
-use portolan::{Image, Spec, open};
+use portolan::{Image, Spec, open, picture};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// Show where every range of a disk really lives
 ///
@@ -22,6 +24,7 @@ use std::io::Write;
     hole        held by no layer: zeros\n\n\
     Examples:\n  \
     portolan chart disk.qcow2\n  \
+    portolan chart --svg disk.svg disk.qcow2\n  \
     portolan chart --json disk.qcow2 | jq '.[] | select(.data)'")]
 pub(crate) struct Args {
     /// The disk
@@ -30,6 +33,9 @@ pub(crate) struct Args {
     /// As JSON, in the words of `qemu-img map` and some more
     #[arg(long)]
     json: bool,
+    /// As a picture (SVG), into this file; - is standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    svg: Option<PathBuf>,
     /// Do not ask the host which ranges of its files are stored
     #[arg(long)]
     no_host: bool,
@@ -43,7 +49,15 @@ impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         let opened = open(&self.input.apply(&self.spec), &self.access.reading())?;
         let image = &opened.image;
-        if self.json {
+        if let Some(path) = &self.svg {
+            let svg = picture::svg(image, !self.no_host)?;
+            if path.as_os_str() == "-" {
+                out.write_all(svg.as_bytes())?;
+            } else {
+                std::fs::write(path, svg).in_path(path)?;
+                writeln!(out, "{}: drawn", path.display())?;
+            }
+        } else if self.json {
             json(out, image, !self.no_host)?;
         } else {
             table(out, image, !self.no_host)?;
@@ -57,7 +71,7 @@ fn json(out: &mut Out, image: &Image, host: bool) -> anyhow::Result<()> {
     let mut first = true;
     write!(out, "[")?;
     rows(image, host, |row| {
-        let text = serde_json::to_string(row).map_err(|e| chart::Error::invalid("no JSON").caused_by(e))?;
+        let text = serde_json::to_string(row).map_err(|e| ::chart::Error::invalid("no JSON").caused_by(e))?;
         write!(out, "{}{text}", if first { "\n  " } else { ",\n  " })?;
         first = false;
         Ok(())
@@ -67,7 +81,7 @@ fn json(out: &mut Out, image: &Image, host: bool) -> anyhow::Result<()> {
 }
 
 /// Writing rows goes through the library's error type: an error of the output comes out as itself again.
-fn output_error(e: chart::Error) -> anyhow::Error {
+fn output_error(e: ::chart::Error) -> anyhow::Error {
     let broken = e.os_code() == Some(libc::EPIPE);
     if broken { std::io::Error::from(std::io::ErrorKind::BrokenPipe).into() } else { e.into() }
 }

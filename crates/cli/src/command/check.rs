@@ -3,8 +3,9 @@
 use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::Out;
-use portolan::Spec;
-use portolan::check::{Check, check};
+use clap::ValueEnum;
+use portolan::check::{Check, Repair, check, repair};
+use portolan::{Options, Spec};
 use std::io::Write;
 
 /// Something is wrong with it.
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// The image
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     spec: Spec,
+    /// Repair: `leaks` gives lost space back, `all` makes refcounts agree with what refers to what
+    #[arg(short, long, value_name = "WHAT", hide_possible_values = true)]
+    repair: Option<What>,
     /// As JSON, in the words of `qemu-img check`
     #[arg(long)]
     json: bool,
@@ -40,9 +44,19 @@ pub(crate) struct Args {
     access: Access,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    Leaks,
+    All,
+}
+
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
-        let found = check(&self.input.apply(&self.spec), &self.access.reading())?;
+        let (spec, options) = (self.input.apply(&self.spec), self.access.reading());
+        let found = match self.repair {
+            None => check(&spec, &options)?,
+            Some(what) => self.repair(out, what, &spec, &options)?,
+        };
         match (self.quiet, self.json) {
             (true, _) => {}
             (false, true) => out.json(&found)?,
@@ -53,6 +67,31 @@ impl Args {
             (0, _) => LEAKING,
             _ => CORRUPT,
         })
+    }
+}
+
+impl Args {
+    /// Repairs, says what was wrong, and returns what is wrong now.
+    fn repair(&self, out: &mut Out, what: What, spec: &Spec, options: &Options) -> anyhow::Result<Check> {
+        let what = match what {
+            What::Leaks => Repair::Leaks,
+            What::All => Repair::All,
+        };
+        let done = repair(spec, what, options)?;
+        let (was, is) = (&done.before, &done.after);
+        if !self.quiet && !self.json {
+            if was.is_clean() || was != is {
+                let fixed =
+                    (was.corruptions.saturating_sub(is.corruptions), was.leaks.saturating_sub(is.leaks));
+                writeln!(out, "{} errors and {} leaked clusters repaired.\n", fixed.0, fixed.1)?;
+            } else {
+                writeln!(
+                    out,
+                    "Nothing was changed: there is more wrong with it than leaks. `-r all` repairs it.\n"
+                )?;
+            }
+        }
+        Ok(done.after)
     }
 }
 

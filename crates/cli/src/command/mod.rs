@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod bench;
 mod chart;
 mod check;
 mod compare;
@@ -11,6 +12,8 @@ mod info;
 mod man;
 mod measure;
 mod resize;
+mod snapshot;
+mod tour;
 
 use crate::Exit;
 use crate::output::Out;
@@ -42,6 +45,9 @@ commands! {
     resize => Resize,
     measure => Measure,
     check => Check,
+    snapshot => Snapshot,
+    bench => Bench,
+    tour => Tour,
     completions => Completions,
     man => Man,
     help => Help,

@@ -25,16 +25,15 @@ pub struct Window {
 
 /// The bytes of `source` as a disk.
 pub fn open(source: Arc<dyn Source>, writable: bool) -> Result<Arc<Disk>> {
-    let limits = source.limits();
-    let raw = Arc::new(Raw::new(Arc::clone(&source)));
-    let geometry = Geometry { preferred: limits.preferred, ..Geometry::default() };
-    let layer: Arc<dyn Layer> = raw.clone();
-    let builder = Disk::builder(source.name(), layer).source(Arc::clone(&source)).geometry(geometry);
-    match (writable, limits.read_only) {
-        (false, _) => builder.build(),
-        (true, true) => Err(Error::read_only(format!("{} cannot be written", source.name()))),
-        (true, false) => builder.mutator(raw).build(),
+    let (name, limits) = (source.name(), source.limits());
+    if writable && limits.read_only {
+        return Err(Error::read_only(format!("{name} cannot be written")));
     }
+    let raw = Arc::new(Raw::new(Arc::clone(&source)));
+    let layer: Arc<dyn Layer> = Arc::<Raw>::clone(&raw);
+    let geometry = Geometry { preferred: limits.preferred, ..Geometry::default() };
+    let builder = Disk::builder(name, layer).source(source).geometry(geometry);
+    if writable { builder.mutator(raw).build() } else { builder.build() }
 }
 
 /// A window of `source` as a disk. Its length is fixed.

@@ -1,0 +1,68 @@
+use crate::run::Dir;
+
+#[test]
+fn every_pair_holds_the_same_disk() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    dir.ok("convert top.qcow2 a.raw");
+    dir.ok("convert a.raw b.qcow2");
+    dir.ok("convert -O qcow2 -o cluster_size=4k,refcount_bits=1,compat=1.1 b.qcow2 c");
+    dir.ok("convert -c b.qcow2 d.qcow2");
+    dir.ok("convert -c -o compression_type=zstd,cluster_size=2M --level 5 b.qcow2 e.qcow2");
+    dir.ok("convert -o extended_l2=on,cluster_size=128k e.qcow2 f.qcow2");
+    dir.ok("convert d.qcow2 g.raw");
+    for name in ["a.raw", "b.qcow2", "c", "d.qcow2", "e.qcow2", "f.qcow2", "g.raw"] {
+        dir.tool("qemu-img", &format!("compare -q top.qcow2 {name}"));
+        dir.ok(&format!("compare {name} top.qcow2"));
+        if name != "a.raw" && name != "g.raw" {
+            dir.tool("qemu-img", &format!("check -q {name}"));
+        }
+    }
+    // Holes stayed holes.
+    let told = dir.ok("info --json a.raw").json();
+    assert!(told["actual-size"].as_u64().unwrap() < 8 << 20, "{told}");
+}
+
+#[test]
+fn the_report_counts_every_byte() {
+    let dir = Dir::new();
+    dir.raw("a.raw", 9 << 20);
+    let report = dir.ok("convert --json --reflink never a.raw b.raw").json();
+    let sum: u64 = ["cloned", "offloaded", "copied", "zeroed", "skipped"]
+        .map(|k| report[k].as_u64().unwrap())
+        .iter()
+        .sum();
+    assert_eq!((sum, &report["skipped"]), (9 << 20, &(6 << 20).into()), "{report}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_leaves_nothing() {
+    let dir = Dir::new();
+    dir.raw("a.raw", 1 << 20);
+    dir.fails("convert -c -O raw a.raw b.raw", &["compressed"]);
+    dir.fails("convert -O qcow2 -o cluster_size=3k a.raw b.qcow2", &["cluster_size"]);
+    dir.fails("convert -O qcow2 -o odd=1 a.raw b.qcow2", &["odd"]);
+    dir.fails("convert a.raw no/such/b.raw", &["no/such"]);
+    assert_eq!(dir.run("convert -O vmdk a.raw b").code, 2);
+    assert_eq!(dir.names(), ["a.raw"]);
+}
+
+#[test]
+fn a_snapshot_is_a_disk() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.tool("qemu-img", "create -q -f qcow2 disk.qcow2 4M");
+    dir.tool("qemu-io", "-c|write -P 1 0 1M|disk.qcow2");
+    dir.tool("qemu-img", "snapshot -c then disk.qcow2");
+    dir.tool("qemu-io", "-c|write -P 2 512k 1M|disk.qcow2");
+    dir.ok("convert disk.qcow2@then then.raw");
+    dir.tool("qemu-img", "convert -l snapshot.name=then -O raw disk.qcow2 theirs.raw");
+    dir.ok("compare then.raw theirs.raw");
+    assert_eq!(dir.run("compare then.raw disk.qcow2").code, 1);
+    dir.fails("convert disk.qcow2@never x.raw", &["never"]);
+}

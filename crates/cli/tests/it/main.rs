@@ -1,0 +1,14 @@
+//! The command, run as a person would, with the real tools as judges.
+
+mod bench;
+mod chart;
+mod check;
+mod compare;
+mod convert;
+mod create;
+mod help;
+mod info;
+mod run;
+mod safety;
+mod snapshot;
+mod tour;
