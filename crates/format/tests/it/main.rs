@@ -6,5 +6,6 @@ mod qcow2_commit;
 mod qcow2_emit;
 mod qcow2_laws;
 mod qcow2_rebase;
+mod qcow2_repair;
 mod qcow2_write;
 mod request_loop;

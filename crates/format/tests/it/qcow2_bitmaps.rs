@@ -148,7 +148,7 @@ impl Bench {
         let options = options.replace("data.raw", dir.path().join("data.raw").to_str().unwrap());
         let mut args = vec!["create", "-q", "-f", "qcow2", "-o", &options];
         if backing {
-            std::fs::write(dir.path().join("base.raw"), vec![0x55; size as usize - 5000 & !511]).unwrap();
+            std::fs::write(dir.path().join("base.raw"), vec![0x55; (size as usize - 5000) & !511]).unwrap();
             args.extend(["-b", "base.raw", "-F", "raw"]);
         }
         let len = size.to_string();
@@ -463,7 +463,7 @@ fn a_crash_leaves_no_bitmap_silently_out_of_date() {
         let below = backing.then(|| std::fs::read(bench.dir.path().join("base.raw")).unwrap());
         let recorder =
             Arc::new(Recorder::new(Arc::new(Memory::of(std::fs::read(&bench.path).unwrap()))).unwrap());
-        let image = in_memory(recorder.clone(), below.clone(), true);
+        let image = in_memory(recorder.clone(), below.as_ref(), true);
         let disk = image.disk("test").unwrap();
         for round in 0..3 {
             (0..6).for_each(|_| bench.step(&disk, &mut rng, &mut ignored));
@@ -484,7 +484,7 @@ fn a_crash_leaves_no_bitmap_silently_out_of_date() {
                     return Err(String::from_utf8_lossy(&said.stdout).into_owned());
                 }
             }
-            judge_bitmaps(state.bytes.clone(), below.clone(), &before).map_err(|e| e.to_string())?
+            judge_bitmaps(state.bytes.clone(), below.as_ref(), &before).map_err(|e| e.to_string())?
         };
         let states = crash::check(&recorder.log(), Budget { states: 1200, seed: 1 }, judge);
         let states = states.unwrap_or_else(|e| panic!("{options}: {e}"));
@@ -492,15 +492,19 @@ fn a_crash_leaves_no_bitmap_silently_out_of_date() {
     }
 }
 
-fn in_memory(source: Arc<dyn Source>, below: Option<Vec<u8>>, writable: bool) -> Arc<Image> {
+fn in_memory(source: Arc<dyn Source>, below: Option<&Vec<u8>>, writable: bool) -> Arc<Image> {
     let mut opener = |needed: Needed<'_>| -> chart::Result<Arc<dyn Source>> {
         assert_eq!(needed.role, Role::Backing);
-        Ok(format::raw::open(Arc::new(Memory::of(below.clone().unwrap())), false)?)
+        Ok(format::raw::open(Arc::new(Memory::of(below.unwrap().clone())), false)?)
     };
     Image::open(source, &Options { writable, ..Options::default() }, &mut opener).map(Arc::new).unwrap()
 }
 
-fn judge_bitmaps(bytes: Vec<u8>, below: Option<Vec<u8>>, before: &[u8]) -> chart::Result<Result<(), String>> {
+fn judge_bitmaps(
+    bytes: Vec<u8>,
+    below: Option<&Vec<u8>>,
+    before: &[u8],
+) -> chart::Result<Result<(), String>> {
     let image = in_memory(Arc::new(Memory::of(bytes)), below, false);
     let report = image.check()?;
     if report.corruptions > 0 {

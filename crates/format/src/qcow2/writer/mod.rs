@@ -151,7 +151,21 @@ impl Image {
             self.file.write_at(88, &kept.to_be_bytes(), chart::Wait::Allowed)?;
             self.file.flush()?;
         }
-        Ok(())
+        drop(header);
+        self.round_up_file()
+    }
+
+    /// The last cluster may be cut off by the end of the file; it is about to be written.
+    fn round_up_file(&self) -> Result<()> {
+        let whole = self.clusters.round_up(self.file.len());
+        if whole == self.file.len() {
+            return Ok(());
+        }
+        match self.file.set_len(whole) {
+            // A device has the size it has: its last part is of no use then.
+            Err(e) if e.kind() == chart::Kind::NoSpace => Ok(()),
+            done => done,
+        }
     }
 
     /// Ends a reservation.

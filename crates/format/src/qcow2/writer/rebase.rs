@@ -8,7 +8,7 @@ use crate::field::{to_index, to_u64};
 use crate::qcow2::Image;
 use crate::qcow2::create::Backing;
 use crate::qcow2::layout::{MAX_FORMAT_NAME_BYTES, autoclear, extension};
-use chart::{Disk, Error, Identity, Kind, LeafPlace, Purpose, Result, SetMode, To, Wait};
+use chart::{Disk, Error, Identity, LeafPlace, Purpose, Result, Wait};
 
 /// What is compared at once, unless a cluster is larger.
 const PIECE: u64 = 1 << 20;
@@ -162,14 +162,8 @@ impl CopyUp<'_> {
         let whole = self.image.clusters.within(from) == 0
             && (self.image.clusters.within(to) == 0 || to == self.disk.len());
         if zero && whole {
-            let mode = SetMode { may_unmap: true, fast_only: true };
-            match self.disk.set(from, len, To::Zero, mode) {
-                Err(e) if e.kind() == Kind::Unsupported => {}
-                done => {
-                    self.done.zeroed = self.done.zeroed.saturating_add(len);
-                    return done;
-                }
-            }
+            self.done.zeroed = self.done.zeroed.saturating_add(len);
+            return self.image.hide_cluster(from);
         }
         let moved = self.disk.fill_up(from, len)?;
         self.done.copied = self.done.copied.saturating_add(moved);

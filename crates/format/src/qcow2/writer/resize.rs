@@ -104,6 +104,13 @@ impl Image {
         Ok(())
     }
 
+    /// Makes a cluster that this layer leaves to those below read as zeros, whatever they may come to hold.
+    pub(super) fn hide_cluster(&self, at: u64) -> Result<()> {
+        self.look(at, 1, Wait::Allowed)?;
+        let mut w = self.begin()?;
+        self.set_new_zero(&mut w, at)
+    }
+
     fn set_new_zero(&self, w: &mut Writer, at: u64) -> Result<()> {
         if self.version >= 3 {
             return self.replace_entry(w, at, self.zero_entry(None, true));
