@@ -12,7 +12,7 @@ pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
             "To let images name files there, add --allow DIR (or --allow-any, if you trust them)."
         }
         Kind::Denied if text.contains("allow guessing") => {
-            "--guess takes it from the bytes; `qemu-img rebase -u -F FORMAT` writes it down for good."
+            "--guess takes it from the bytes; `portolan rebase -u -b NAME -F FORMAT` writes it down for good."
         }
         Kind::Denied if text.contains("no server") => "If you trust the image, add --allow-any.",
         Kind::Denied => "Check the permissions of the file and of its directory.",

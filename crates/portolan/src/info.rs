@@ -184,12 +184,6 @@ fn take_qcow2(info: &mut Info, q: &qcow2::Info) {
     info.backing_filename.clone_from(&q.backing_file);
     info.backing_filename_format.clone_from(&q.backing_format);
     info.snapshots = q.snapshots.iter().map(snapshot).collect();
-    let bitmap = |b: &qcow2::Bitmap| Bitmap {
-        name: b.name.clone(),
-        granularity: b.granularity(),
-        in_use: b.is_in_use(),
-        auto: b.is_auto(),
-    };
     info.format_specific = Some(Specific::Qcow2(Qcow2 {
         compat: q.compat(),
         compression_type: q.compression.name(),
@@ -203,6 +197,10 @@ fn take_qcow2(info: &mut Info, q: &qcow2::Info) {
         unknown_features: q.unknown_features.clone(),
         bitmaps: q.bitmaps.iter().map(bitmap).collect(),
     }));
+}
+
+pub(crate) fn bitmap(b: &qcow2::Bitmap) -> Bitmap {
+    Bitmap { name: b.name.clone(), granularity: b.granularity(), in_use: b.is_in_use(), auto: b.is_auto() }
 }
 
 pub(crate) fn snapshot(s: &qcow2::Snapshot) -> Snapshot {

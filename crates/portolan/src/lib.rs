@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod bitmap;
 pub mod check;
+pub mod commit;
 pub mod compare;
 pub mod convert;
 pub mod create;
@@ -15,6 +17,7 @@ pub mod listing;
 pub mod measure;
 pub mod open;
 pub mod picture;
+pub mod rebase;
 pub mod resize;
 pub mod size;
 pub mod snapshot;

@@ -1,8 +1,10 @@
 //! The commands, one file each.
 
 mod bench;
+mod bitmap;
 mod chart;
 mod check;
+mod commit;
 mod compare;
 mod completions;
 mod convert;
@@ -11,6 +13,7 @@ mod help;
 mod info;
 mod man;
 mod measure;
+mod rebase;
 mod resize;
 mod snapshot;
 mod tour;
@@ -46,6 +49,9 @@ commands! {
     measure => Measure,
     check => Check,
     snapshot => Snapshot,
+    commit => Commit,
+    rebase => Rebase,
+    bitmap => Bitmap,
     bench => Bench,
     tour => Tour,
     completions => Completions,

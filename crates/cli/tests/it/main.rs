@@ -1,6 +1,8 @@
 //! The command, run as a person would, with the real tools as judges.
 
 mod bench;
+mod bitmap;
+mod chain;
 mod chart;
 mod check;
 mod compare;

@@ -168,7 +168,7 @@ fn read_name(name: &OsStr) -> Result<Spec> {
     }
 }
 
-/// What an image at `by` would mean by `name`, said by the user, who may name anything.
+/// What an image at `by` would mean by `name`, which the user says: they may name anything.
 pub(crate) fn beside(by: &Location, name: &str) -> Result<Spec> {
     let spec = read_name(name.as_ref())?;
     match &spec.location {

@@ -157,8 +157,9 @@ impl Opening<'_> {
         if let (None, Some(format)) = (&spec.format, needed.format) {
             spec.format = Some(format.to_owned());
         }
-        // Only data belongs to the image itself; what lies below is not its to write.
-        let writable = request.writable && needed.role == Role::DataFile;
+        // Only data belongs to the image itself; what lies below is not its to write, unless it is committed there.
+        let commits = self.options.below_writable && self.chain.len() == 1;
+        let writable = request.writable && (needed.role == Role::DataFile || commits);
         let container = Container::of(&spec.location, Some(&admitted), self.options.file(writable))?;
         self.image(spec, &container, writable, Named::ByImage)
     }

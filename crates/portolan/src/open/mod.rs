@@ -27,6 +27,8 @@ pub const MAX_CHAIN: usize = 100;
 pub struct Options {
     /// For writing too. The format must be said, unless the bytes show that it is not raw.
     pub writable: bool,
+    /// For writing the image's backing file too: what is committed goes there.
+    pub below_writable: bool,
     /// Take no locks: for looking at an image that somebody is using.
     pub unlocked: bool,
     /// Files past the page cache.

@@ -1,0 +1,70 @@
+//! commit and rebase.
+
+use crate::run::Dir;
+
+fn flat(dir: &Dir, name: &str, to: &str) {
+    dir.tool("qemu-img", &format!("convert -O raw {name} {to}"));
+}
+
+#[test]
+fn a_commit_keeps_the_disk_and_empties_the_overlay() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    flat(&dir, "top.qcow2", "before.raw");
+    let report = dir.ok("commit --json top.qcow2").json();
+    assert_eq!(report["emptied"], true);
+    assert!(report["moved"].as_u64().unwrap() >= 1 << 20, "{report}");
+    for name in ["top.qcow2", "mid.qcow2"] {
+        dir.tool("qemu-img", &format!("check -q {name}"));
+        dir.tool("qemu-img", &format!("compare -q {name} before.raw"));
+    }
+    let rows = dir.ok("chart --json top.qcow2").json();
+    assert!(rows.as_array().unwrap().iter().all(|row| row["depth"] != 0 || row["data"] == false));
+    dir.ok("commit -d mid.qcow2");
+    dir.tool("qemu-img", "compare -q -f raw base.raw before.raw");
+    dir.fails("commit -f raw base.raw", &["no backing file"]);
+}
+
+#[test]
+fn a_rebase_keeps_the_disk() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    flat(&dir, "top.qcow2", "before.raw");
+    let same = || {
+        dir.tool("qemu-img", "check -q top.qcow2");
+        dir.tool("qemu-img", "compare -q top.qcow2 before.raw");
+    };
+    // Down to the base, up to the middle again, and to stand alone.
+    dir.ok("rebase -b base.raw -F raw top.qcow2");
+    same();
+    assert_eq!(dir.ok("info --json top.qcow2").json()["backing-filename"], "base.raw");
+    dir.ok("rebase -b mid.qcow2 -F qcow2 top.qcow2");
+    same();
+    let alone = dir.command("rebase -F raw top.qcow2").args(["-b", ""]).output().unwrap();
+    assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stderr));
+    same();
+    assert!(dir.ok("info --json top.qcow2").json().get("backing-filename").is_none());
+}
+
+#[test]
+fn a_rebase_by_name_only_and_what_is_refused() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    dir.fails("rebase -b mid.qcow2 top.qcow2", &["format"]);
+    dir.fails("rebase -b absent -F raw top.qcow2", &["absent"]);
+    dir.fails("rebase -b top.qcow2 -F qcow2 mid.qcow2", &["mid.qcow2"]);
+    std::fs::rename(dir.join("mid.qcow2"), dir.join("moved.qcow2")).unwrap();
+    dir.fails("rebase -b moved.qcow2 -F qcow2 top.qcow2", &["mid.qcow2"]);
+    dir.ok("rebase -u -b moved.qcow2 -F qcow2 top.qcow2");
+    dir.ok("compare top.qcow2 top.qcow2");
+    assert_eq!(dir.ok("info --json top.qcow2").json()["backing-filename"], "moved.qcow2");
+}

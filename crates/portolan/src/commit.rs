@@ -1,0 +1,53 @@
+//! Committing: what an overlay holds goes down into its backing file.
+
+use crate::open::Map;
+use crate::{Image, Options, Spec, Watch, open};
+use chart::{Error, Result, Source};
+use serde::Serialize;
+
+/// What a commit did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Report {
+    /// The image that it was committed into.
+    pub base: String,
+    /// Bytes moved down.
+    pub moved: u64,
+    /// Bytes set to zeros there.
+    pub zeroed: u64,
+    /// Whether the overlay was emptied.
+    pub emptied: bool,
+}
+
+/// Brings what the image that `spec` names holds itself down into its backing file, which is made longer where it
+/// is shorter. The image is emptied when all of that is durable, unless it is to be kept as it is.
+pub fn commit(spec: &Spec, options: &Options, keep: bool, watch: Watch<'_>) -> Result<Report> {
+    let opened = open(spec, &Options { writable: true, below_writable: true, ..options.clone() })?;
+    let nothing_below = || {
+        let what = "has no backing file that it could be committed into";
+        Error::invalid(what).in_path(spec.location.to_string())
+    };
+    let (Map::Qcow2(map), Some(base)) = (&opened.image.map, &opened.image.below) else {
+        return Err(nothing_below());
+    };
+    let how =
+        io::copy::Options { progress: watch.progress, cancel: watch.cancel, ..io::copy::Options::default() };
+    let done = map.commit_into(sink(base), &how)?;
+    watch.go_on()?;
+    if !keep {
+        map.empty()?;
+    }
+    let report = Report {
+        base: base.spec.to_string(),
+        moved: done.cloned + done.offloaded + done.copied,
+        zeroed: done.zeroed,
+        emptied: !keep,
+    };
+    base.disk().close()?;
+    opened.close()?;
+    Ok(report)
+}
+
+fn sink(base: &Image) -> &dyn Source {
+    base.disk().as_ref()
+}

@@ -1,0 +1,86 @@
+//! Rebasing: the same disk over another backing file.
+
+use crate::open::Map;
+use crate::{Format, Image, Opened, Options, Spec, Watch, gate, open};
+use chart::{Disk, Error, Result};
+use format::qcow2::create::Backing;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The new backing file, as the image will name it: relative to the image. None, to stand alone.
+    pub backing: Option<String>,
+    /// Its format, which must be said.
+    pub format: Option<String>,
+    /// Only change the name, and look at nothing: for when the file was moved.
+    pub only_name: bool,
+}
+
+/// What a rebase did, in bytes of the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Report {
+    /// Copied up, since the new backing file holds something else there.
+    pub copied: u64,
+    /// Of those: stored as zeros.
+    pub zeroed: u64,
+    /// Compared by reading.
+    pub compared: u64,
+}
+
+/// Puts the image that `spec` names over another backing file. The disk stays the same, unless only the name is
+/// changed.
+pub fn rebase(spec: &Spec, options: &Options, request: &Request, watch: Watch<'_>) -> Result<Report> {
+    let backing = backing(request)?;
+    let alone = request.only_name;
+    let opened = open(spec, &Options { writable: true, alone, ..options.clone() })?;
+    let Map::Qcow2(map) = &opened.image.map else {
+        let what = format!("{} images have no backing file", opened.image.format);
+        return Err(Error::unsupported(what).in_path(spec.location.to_string()));
+    };
+    let mut report = Report::default();
+    if !request.only_name {
+        let new = backing.as_ref().map(|backing| new_base(&opened, backing, options)).transpose()?;
+        let total = opened.disk.len();
+        let mut tell = |at| {
+            watch.tell(at, total);
+            watch.go_on()
+        };
+        let new_disk: Option<&Disk> = new.as_ref().map(|new| new.disk.as_ref());
+        let done = map.copy_up(&opened.disk, new_disk, &mut tell)?;
+        report = Report { copied: done.copied, zeroed: done.zeroed, compared: done.compared };
+    }
+    map.set_backing(backing.as_ref())?;
+    opened.close()?;
+    Ok(report)
+}
+
+fn backing(request: &Request) -> Result<Option<Backing>> {
+    let Some(name) = request.backing.clone().filter(|name| !name.is_empty()) else { return Ok(None) };
+    let Some(format) = request.format.clone() else {
+        let what = format!("which format has {name}? It must be said: readers do not guess it");
+        return Err(Error::invalid(what));
+    };
+    Format::named(&format)?;
+    Ok(Some(Backing { name, format: Some(format) }))
+}
+
+/// Opens the new backing file as the image will name it.
+fn new_base(opened: &Opened, backing: &Backing, options: &Options) -> Result<Opened> {
+    let image = &opened.image;
+    let named = gate::beside(&image.spec.location, &backing.name)?;
+    let spec = Spec { format: backing.format.clone(), ..named };
+    let reading = Options { writable: false, alone: false, ..options.clone() };
+    let base = open(&spec, &reading).map_err(|e| e.during("opening the new backing file"))?;
+    if base.image.chain().any(|below| is_same(below, image)) {
+        let what = format!("{} stands on this image: it cannot be put below it", backing.name);
+        return Err(Error::invalid(what).in_path(image.spec.location.to_string()));
+    }
+    Ok(base)
+}
+
+fn is_same(a: &Image, b: &Arc<Image>) -> bool {
+    a.container.identity() == b.container.identity()
+}
