@@ -109,7 +109,7 @@ proptest! {
         if let Some(mut bytes) = samples().get(which).cloned() {
             for (index, value) in words {
                 let at = index.index(bytes.len() / 8) * 8;
-                let value = if small { value % 400 * 512 | value & 1 << 63 } else { value };
+                let value = if small { ((value % 400) * 512) | (value & (1 << 63)) } else { value };
                 bytes[at..at + 8].copy_from_slice(&value.to_be_bytes());
             }
             use_all(bytes);
@@ -145,7 +145,7 @@ fn every_l1_entry_to_one_table_that_maps_itself() {
     bytes[56..60].copy_from_slice(&1u32.to_be_bytes());
     bytes.resize(22 * cluster as usize, 0);
     let table = 18 * cluster;
-    let pointer = (table | 1 << 63).to_be_bytes();
+    let pointer = (table | (1 << 63)).to_be_bytes();
     for at in
         (cluster..cluster + 8 * u64::from(entries)).step_by(8).chain((table..table + cluster).step_by(8))
     {
@@ -194,4 +194,42 @@ fn tables_where_none_can_be_are_refused() {
     refused(100, &8u32.to_be_bytes());
     refused(100, &u32::MAX.to_be_bytes());
     refused(116, &u32::MAX.to_be_bytes());
+}
+
+#[test]
+fn a_file_cut_in_its_last_cluster_reads_zeros_there_and_one_cut_before_is_corrupt() {
+    if !peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.qcow2");
+    create(&path, &[], MIB);
+    peer::qemu_io("qcow2", &path, &["write -P 1 0 64k", "write -P 2 512k 64k"]);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    // The last cluster is the one written last.
+    let len = file.metadata().unwrap().len();
+    file.set_len(len - 20_000).unwrap();
+    same_bytes(&path, &disk(&path).unwrap(), &converted(&path, None), "cut in the last cluster");
+    file.set_len(len - 65_536).unwrap();
+    let cut = disk(&path).unwrap();
+    let e = cut.read_at(512 * KIB, &mut [0; 512], Wait::Allowed).unwrap_err();
+    assert_eq!((e.kind(), e.offset()), (chart::Kind::Corrupt, Some(len - 65_536)));
+    cut.read_at(0, &mut [0; 65536], Wait::Allowed).unwrap();
+}
+
+#[test]
+fn data_in_the_tables_is_corrupt() {
+    let good = samples_header();
+    let word = |at: usize| u64::from_be_bytes(good[at..at + 8].try_into().unwrap());
+    let (l1, refcounts, end) = (word(40), word(48), good.len() as u64);
+    for target in [l1, refcounts] {
+        let mut bytes = good.clone();
+        bytes.resize(good.len() + 65536, 0);
+        bytes[l1 as usize..][..8].copy_from_slice(&(end | (1 << 63)).to_be_bytes());
+        bytes[good.len()..][..8].copy_from_slice(&(target | (1 << 63)).to_be_bytes());
+        let file: Arc<dyn Source> = Arc::new(Memory::of(bytes));
+        let image = Arc::new(Image::open(file, &Options::default(), &mut |_| unreachable!()).unwrap());
+        let e = image.disk("a").unwrap().read_at(0, &mut [0; 512], Wait::Allowed).unwrap_err();
+        assert_eq!((e.kind(), e.offset()), (chart::Kind::Corrupt, Some(target)));
+    }
 }
