@@ -368,7 +368,7 @@ impl Image {
         Ok(())
     }
 
-    /// What a bitmap says: from memory, while it follows writes.
+    /// What a bitmap says: from memory, while it follows writes. The caller holds no pin on this disk (law 9).
     pub fn dirty_map(&self, name: &str) -> Result<DirtyMap> {
         if self.mutator.is_some() {
             let w = self.writer()?;
