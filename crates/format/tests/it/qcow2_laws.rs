@@ -276,3 +276,94 @@ fn a_repaired_image_is_clean() {
         assert!(bytes(&image.snapshot_disk("before").unwrap()) == before);
     }
 }
+
+#[test]
+fn flushes_reach_the_file_and_fills_are_void_where_there_is_data() {
+    let window = |inner: Arc<Disk>| {
+        let slice = chart::Slice::new(chart::SourceId(0), 0, inner.len(), true)?;
+        Disk::builder("window", Arc::new(slice)).source(inner).straight().build()
+    };
+    hold("outer disks", |shape, _| {
+        for outer in [&Ok as &dyn Fn(Arc<Disk>) -> Result<Arc<Disk>>, &window] {
+            contract::flush_reaches(shape, outer)?;
+            contract::writes_stay_in_their_disk(shape, outer)?;
+        }
+        Ok(())
+    });
+    for extended_l2 in [false, true] {
+        let stack = |file: Arc<dyn Source>, below: Arc<dyn Source>| {
+            let backing = Some(Backing { name: "below".into(), format: Some("raw".into()) });
+            let new = New { cluster_bits: 14, extended_l2, backing, ..New::of(below.len()) };
+            create(file.as_ref(), None, &new)?;
+            let options = Options { writable: true, ..Options::default() };
+            let image = Image::open(file, &options, &mut |_| Ok(Arc::clone(&below)))?;
+            Arc::new(image).disk("overlay")
+        };
+        contract::fill_is_void(&stack, Disk::fill_up).unwrap();
+    }
+}
+
+/// Makes images whose file loses every flush but each third: an order of writes that is no order.
+struct Unordered(Shape);
+
+struct LosesFlushes {
+    inner: Arc<dyn Source>,
+    flushes: AtomicU64,
+}
+
+impl Source for LosesFlushes {
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8], wait: Wait) -> Result<()> {
+        self.inner.read_at(offset, buf, wait)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8], wait: Wait) -> Result<()> {
+        self.inner.write_at(offset, buf, wait)
+    }
+    fn zero(&self, offset: u64, len: u64, fast_only: bool) -> Result<()> {
+        self.inner.zero(offset, len, fast_only)
+    }
+    fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        self.inner.punch(offset, len)
+    }
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.inner.set_len(len)
+    }
+    fn flush(&self) -> Result<()> {
+        let number = self.flushes.fetch_add(1, Ordering::Relaxed);
+        if number % 3 == 2 { self.inner.flush() } else { Ok(()) }
+    }
+    fn limits(&self) -> chart::Limits {
+        self.inner.limits()
+    }
+    fn identity(&self) -> chart::Identity {
+        self.inner.identity()
+    }
+}
+
+impl Maker for Unordered {
+    fn create(&self, source: Arc<dyn Source>) -> Result<Subject> {
+        self.0.create(Arc::new(LosesFlushes { inner: source, flushes: AtomicU64::new(0) }))
+    }
+
+    fn open(&self, source: Arc<dyn Source>) -> Result<Subject> {
+        self.0.open(source)
+    }
+
+    fn check(&self, source: Arc<dyn Source>) -> Verdict {
+        self.0.check(source)
+    }
+}
+
+#[test]
+fn the_crash_harness_notices_writes_out_of_order() {
+    for shape in shapes() {
+        let what = format!("{:?}", shape.new);
+        let found = contract::crash_safe(&Unordered(shape), 1, 40, Budget { states: 400, seed: 1 });
+        assert!(found.is_err(), "{what}: lost flushes were not noticed");
+    }
+}

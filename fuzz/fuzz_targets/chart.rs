@@ -1,0 +1,44 @@
+//! Written charts: any bytes decode to an error or to a chart that keeps the law of answers and comes back as it was.
+#![no_main]
+
+use chart::file::Written;
+use chart::{Chart, Wait};
+use libfuzzer_sys::fuzz_target;
+
+/// So many runs are looked at.
+const RUNS: usize = 10_000;
+
+fn walk(written: &Written) {
+    let len = Chart::len(&written.table);
+    let mut at = 0;
+    for _ in 0..RUNS {
+        if at >= len {
+            assert!(written.table.extent_at(at, 1, Wait::Never).is_err());
+            return;
+        }
+        let extent = written.table.extent_at(at, u64::MAX, Wait::Never).unwrap();
+        assert!(extent.at == at && extent.len > 0 && extent.end() <= len);
+        at = extent.end();
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    // The checksum would keep the fuzzer out: it is put right first.
+    let mut bytes = bytes.to_vec();
+    if bytes.len() >= 24 {
+        let (head, body) = bytes.split_at_mut(24);
+        head[12..16].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+        head[16..24].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    }
+    if let Ok(written) = Written::from_bytes(&bytes) {
+        walk(&written);
+        let again = Written::from_bytes(&written.to_bytes().unwrap()).unwrap();
+        assert_eq!(Chart::len(&again.table), Chart::len(&written.table));
+        assert_eq!(again.sources, written.sources);
+    }
+    if let Ok(text) = std::str::from_utf8(&bytes)
+        && let Ok(written) = Written::from_json(text)
+    {
+        walk(&written);
+    }
+});
