@@ -33,6 +33,8 @@ pub fn commit(spec: &Spec, options: &Options, keep: bool, watch: Watch<'_>) -> R
     let how =
         io::copy::Options { progress: watch.progress, cancel: watch.cancel, ..io::copy::Options::default() };
     let done = map.commit_into(sink(base), &how)?;
+    // At rest before the overlay lets go of anything, its bitmaps too.
+    base.disk().close()?;
     watch.go_on()?;
     if !keep {
         map.empty()?;
@@ -43,11 +45,15 @@ pub fn commit(spec: &Spec, options: &Options, keep: bool, watch: Watch<'_>) -> R
         zeroed: done.zeroed,
         emptied: !keep,
     };
-    base.disk().close()?;
     opened.close()?;
     Ok(report)
 }
 
+/// A whole raw file is filled as a file, so that the file system can share what the overlay holds; everything else
+/// as the disk it is.
 fn sink(base: &Image) -> &dyn Source {
-    base.disk().as_ref()
+    match base.map {
+        Map::Raw if base.spec.options.is_empty() => base.container.as_ref(),
+        _ => base.disk().as_ref(),
+    }
 }
