@@ -15,7 +15,7 @@ pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
             "--guess takes it from the bytes; `portolan rebase -u -b NAME -F FORMAT` writes it down for good."
         }
         Kind::Denied if text.contains("no server") => "If you trust the image, add --allow-any.",
-        Kind::Denied => "Check the permissions of the file and of its directory.",
+        Kind::Denied if e.os_code().is_some() => "Check the permissions of the file and of its directory.",
         Kind::Conflict if text.contains("another process") => {
             "Stop what is using it, or look at it with -U (what is being written may then look damaged)."
         }

@@ -13,4 +13,5 @@ mod info;
 mod run;
 mod safety;
 mod snapshot;
+mod sources;
 mod tour;

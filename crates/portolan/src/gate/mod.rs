@@ -183,7 +183,10 @@ fn resolve(by: &Location, path: &Path) -> Result<PathBuf> {
         _ if path.is_absolute() => Ok(path.to_path_buf()),
         // `with_file_name` adds no `./` where the image was named without a directory.
         Location::File(naming) => Ok(naming.with_file_name(path)),
-        _ => Err(Error::denied("an image that is no file has no directory to look in").in_path(path)),
+        _ => {
+            let what = "an image at an address has no directory: the relative names in it lead nowhere";
+            Err(Error::unsupported(what).in_path(path))
+        }
     }
 }
 

@@ -114,6 +114,6 @@ fn our_suffixes_are_for_people_only() {
 fn an_image_at_an_address_has_no_directory() {
     let pass = Gate::beside().pass(&Location::Http("http://h/x".into())).unwrap();
     let by = Location::Http("http://h/x".into());
-    assert_eq!(kind(pass.admit(&by, "base", "backing file")), Kind::Denied);
+    assert_eq!(kind(pass.admit(&by, "base", "backing file")), Kind::Unsupported);
     assert_eq!(kind(pass.admit(&by, "/etc/passwd", "backing file")), Kind::Denied);
 }

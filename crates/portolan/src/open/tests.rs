@@ -96,6 +96,23 @@ fn one_file_is_one_disk_and_has_one_writer() {
 }
 
 #[test]
+fn of_many_threads_one_writes_and_all_that_read_share() {
+    let dir = Dir::new();
+    let path = dir.file("disk", &[0; 4096]);
+    let together = |options: Options| -> Vec<Result<Opened>> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| open(&raw(&path), &options))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        })
+    };
+    let writers = together(writing());
+    assert_eq!(writers.iter().filter(|w| w.is_ok()).count(), 1);
+    drop(writers);
+    let readers: Vec<_> = together(Options::default()).into_iter().map(|r| r.unwrap()).collect();
+    assert!(readers.iter().all(|r| Arc::ptr_eq(&r.disk, &readers[0].disk)));
+}
+
+#[test]
 fn windows_and_parts() {
     let dir = Dir::new();
     let path = dir.file("disk.001", b"abcdefgh");

@@ -7,5 +7,6 @@ fn visit(guide: &mut Guide<'_>) -> anyhow::Result<()> {
         "Clone, raw and qcow2 again hold the same disk. Holes, and what lies in one place, are not read.",
     )?;
     guide.run("compare clone.qcow2 again.qcow2", 2)?;
-    guide.run("check again.qcow2", 2)
+    guide.run("check again.qcow2", 2)?;
+    Ok(())
 }

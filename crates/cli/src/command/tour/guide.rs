@@ -56,13 +56,14 @@ impl<'a> Guide<'a> {
         Ok(self.out.flush()?)
     }
 
-    /// Runs `portolan` with these arguments, split at blanks, and shows at most `lines` of what it says.
-    pub(super) fn run(&mut self, args: &str, lines: usize) -> anyhow::Result<()> {
+    /// Runs `portolan` with these arguments, split at blanks, and shows at most `lines` of what it says. Returns
+    /// all of that.
+    pub(super) fn run(&mut self, args: &str, lines: usize) -> anyhow::Result<String> {
         self.run_expecting(args, lines, 0)
     }
 
     /// The same, for a command whose answer is an exit code.
-    pub(super) fn run_expecting(&mut self, args: &str, lines: usize, code: i32) -> anyhow::Result<()> {
+    pub(super) fn run_expecting(&mut self, args: &str, lines: usize, code: i32) -> anyhow::Result<String> {
         let (on, off) = self.ink("1");
         writeln!(self.out, "  $ {on}portolan {args}{off}")?;
         self.out.flush()?;
@@ -86,7 +87,8 @@ impl<'a> Guide<'a> {
         self.last = done.written;
         let wrote = if done.written < 1 << 10 { "nothing".to_owned() } else { show(done.written) };
         writeln!(self.out, "    {on}({}, wrote {wrote}){off}", duration(took))?;
-        Ok(self.out.flush()?)
+        self.out.flush()?;
+        Ok(done.said)
     }
 
     /// Notes what copying would have written instead of the last command, and tells it.

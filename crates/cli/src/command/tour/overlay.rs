@@ -10,5 +10,6 @@ fn visit(guide: &mut Guide<'_>) -> anyhow::Result<()> {
     guide.run("bench --write --size 1M --operations 8 --within 96M --seed 3 clone.qcow2", 1)?;
     guide.run("chart clone.qcow2", 6)?;
     guide.say("As a picture, for a browser:")?;
-    guide.run("chart --svg clone.svg clone.qcow2", 1)
+    guide.run("chart --svg clone.svg clone.qcow2", 1)?;
+    Ok(())
 }

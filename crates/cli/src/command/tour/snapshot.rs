@@ -10,5 +10,6 @@ fn visit(guide: &mut Guide<'_>) -> anyhow::Result<()> {
     guide.instead_of(stored, "Copying the image")?;
     guide.run("bench --write --size 64k --operations 32 --within 64M --seed 7 disk.qcow2", 1)?;
     guide.run("snapshot disk.qcow2", 4)?;
-    guide.run_expecting("compare disk.qcow2 disk.qcow2@before", 2, 1)
+    guide.run_expecting("compare disk.qcow2 disk.qcow2@before", 2, 1)?;
+    Ok(())
 }

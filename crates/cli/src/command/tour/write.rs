@@ -7,5 +7,6 @@ fn visit(guide: &mut Guide<'_>) -> anyhow::Result<()> {
         "Here no virtual machine writes to it, but a load generator: 96 MiB in a row, then here and there.",
     )?;
     guide.run("bench --write --pattern sequential --size 1M --operations 96 disk.qcow2", 2)?;
-    guide.run("bench --write --size 256k --operations 24 --within 8G disk.qcow2", 2)
+    guide.run("bench --write --size 256k --operations 24 --within 8G disk.qcow2", 2)?;
+    Ok(())
 }
