@@ -29,7 +29,7 @@ impl Reserved {
     }
 
     #[inline]
-    fn holds(&self, cluster: u64) -> bool {
+    pub(super) fn holds(&self, cluster: u64) -> bool {
         let run = self.0.load(Ordering::Acquire);
         cluster.wrapping_sub(run.wrapping_shr(17)) < run & 0x1_ffff
     }

@@ -349,8 +349,8 @@ impl Image {
     /// What only the old directory refers to.
     fn let_old_go(&self, w: &mut Writer, old: &Header, stored: &[Bitmap], new: &[Bitmap]) -> Result<()> {
         let Some(place) = old.bitmaps().filter(|_| !stored.is_empty()) else { return Ok(()) };
-        let size = self.clusters.count(place.bitmap_directory_size.get());
-        w.unmap(self.clusters.index(place.bitmap_directory_offset.get()), size);
+        let (offset, size) = (place.bitmap_directory_offset.get(), place.bitmap_directory_size.get());
+        self.let_run_go(w, offset, size);
         for bitmap in stored.iter().filter(|old| !new.iter().any(|new| new.table_offset == old.table_offset))
         {
             let table = match bitmap.read_table(self.file.as_ref(), self.clusters) {
@@ -360,12 +360,22 @@ impl Image {
                 Err(e) => return Err(e),
             };
             let bytes = u64::from(bitmap.table_size).saturating_mul(8);
-            w.unmap(self.clusters.index(bitmap.table_offset), self.clusters.count(bytes));
-            for offset in table.into_iter().map(|entry| entry & OFFSET_MASK).filter(|&offset| offset != 0) {
-                w.unmap(self.clusters.index(offset), 1);
+            self.let_run_go(w, bitmap.table_offset, bytes);
+            for entry in table {
+                self.let_run_go(w, entry & OFFSET_MASK, 1);
             }
         }
         Ok(())
+    }
+
+    /// Lets go of the clusters of some bytes, unless a hostile image calls the header or its main tables a bitmap.
+    fn let_run_go(&self, w: &mut Writer, offset: u64, bytes: u64) {
+        let first = self.clusters.index(offset);
+        for cluster in first..first.saturating_add(self.clusters.count(bytes)) {
+            if cluster != 0 && !self.reserved.iter().any(|tables| tables.holds(cluster)) {
+                w.unmap(cluster, 1);
+            }
+        }
     }
 
     /// What a bitmap says: from memory, while it follows writes. The caller holds no pin on this disk (law 9).
