@@ -67,7 +67,7 @@ impl Rows<'_> {
             place: Place::Plain,
             cache,
             inputs: vec![input],
-            ours: cli::convert(self.binary, &source, &ours, formats.to),
+            ours: cli::convert(self.binary, (&source, formats.from), &ours, formats.to),
             peers: conversion.any(durability),
             repeat: 1,
             score: Score::Wall,
@@ -112,7 +112,7 @@ impl Rows<'_> {
             place: Place::Reflink,
             cache: Cache::AsIs,
             inputs: vec![input],
-            ours: cli::convert(self.binary, &source, &ours, formats.to),
+            ours: cli::convert(self.binary, (&source, formats.from), &ours, formats.to),
             peers,
             repeat: 1,
             score: Score::Wall,
@@ -141,7 +141,7 @@ impl Rows<'_> {
             place: Place::Plain,
             cache: Cache::Warm,
             inputs: vec![input],
-            ours: cli::compress(self.binary, &source, &ours, codec),
+            ours: cli::compress(self.binary, (&source, "raw"), &ours, codec),
             peers: conversion.compressing(codec),
             repeat: 1,
             score: Score::Wall,
@@ -167,8 +167,8 @@ impl Rows<'_> {
     /// Random reads with little memory, beside the same with enough of it.
     fn random_reading(&self) -> Vec<Case> {
         let image = self.dirs.path(Data::MappedQcow2);
-        let read = |cache, zipf| cli::random_read(self.binary, &image, cache, self.sizes.read_seconds, zipf);
-        let pair = |zipf| (read(cli::SMALL_CACHE, zipf), vec![read(cli::LARGE_CACHE, zipf)]);
+        let read = |cache, hot| cli::random_read(self.binary, &image, cache, self.sizes.read_seconds, hot);
+        let pair = |hot| (read(cli::SMALL_CACHE, hot), vec![read(cli::LARGE_CACHE, hot)]);
         let (ours, peers) = pair(None);
         let uniform = Case {
             ours,

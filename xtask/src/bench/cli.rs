@@ -9,17 +9,17 @@ macro_rules! argv {
     ($($word:expr),* $(,)?) => { vec![$(String::from($word)),*] };
 }
 
-/// `portolan convert SRC DST -O FORMAT`. Our convert is durable: it flushes before it renames.
-pub(super) fn convert(binary: &Path, source: &Path, output: &Path, format: &str) -> Side {
-    let command = argv![word(binary), "convert", word(source), word(output), "-O", format];
+/// `portolan convert -f FORMAT -O FORMAT SRC DST`. Our convert is durable: it flushes before it renames.
+pub(super) fn convert(binary: &Path, (source, from): (&Path, &str), output: &Path, to: &str) -> Side {
+    let command = argv![word(binary), "convert", "-f", from, "-O", to, word(source), word(output)];
     Side { label: "convert".to_owned(), commands: vec![command], output: Some(output.to_owned()) }
 }
 
-/// `portolan convert -c CODEC SRC DST -O qcow2`.
-pub(super) fn compress(binary: &Path, source: &Path, output: &Path, codec: &str) -> Side {
+/// The same into a compressed qcow2.
+pub(super) fn compress(binary: &Path, source: (&Path, &str), output: &Path, codec: &str) -> Side {
     let mut side = convert(binary, source, output, "qcow2");
-    side.commands[0].extend(words(&["-c", codec]));
-    side.label = format!("convert -c {codec}");
+    side.commands[0].extend(argv!["-c", "-o", format!("compression_type={codec}")]);
+    side.label = format!("convert -c, {codec}");
     side
 }
 
@@ -38,19 +38,13 @@ pub(super) const LARGE_CACHE: &str = "1G";
 /// The figure that `portolan bench --json` is judged by.
 pub(super) const IOPS: &str = "iops";
 
-/// `portolan bench`: random 4k reads, 32 at a time; `zipf` gives a part of the image most of the reads.
-pub(super) fn random_read(
-    binary: &Path,
-    image: &Path,
-    cache: &str,
-    seconds: u32,
-    zipf: Option<&str>,
-) -> Side {
+/// `portolan bench`: random 4k reads, 32 at a time; `hot` gives a part of the image most of them.
+pub(super) fn random_read(binary: &Path, image: &Path, cache: &str, seconds: u32, hot: Option<&str>) -> Side {
     let seconds = seconds.to_string();
     let mut command = argv![word(binary), "bench", "--pattern", "random", "--size", "4k", "--depth", "32"];
     command.extend(words(&["--seconds", &seconds, "--cache", cache]));
-    if let Some(zipf) = zipf {
-        command.extend(words(&["--zipf", zipf]));
+    if let Some(hot) = hot {
+        command.extend(words(&["--hot", hot]));
     }
     command.extend([word(image), "--json".to_owned()]);
     Side::prints(&format!("bench --cache {cache}"), command)

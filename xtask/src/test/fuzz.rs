@@ -53,7 +53,7 @@ pub(super) fn smoke(dir: &Path, seconds: u32) -> Result<Outcome> {
     let host = host()?;
     build(dir, &host)?;
     let binaries = workspace.target_dir.join(&host).join("release");
-    println!("   {} targets, {seconds} s each, {AT_ONCE} at a time", targets.len());
+    println!("   {seconds} s for each of {}, {AT_ONCE} at a time", targets.join(", "));
 
     let queue = Mutex::new(targets.iter());
     let failures = Mutex::new(Vec::new());
@@ -76,7 +76,7 @@ pub(super) fn smoke(dir: &Path, seconds: u32) -> Result<Outcome> {
     if !failures.is_empty() {
         bail!("{} of {} targets: {}", failures.len(), targets.len(), failures.join(", "));
     }
-    Ok(Outcome::Passed(format!("{} targets, {seconds} s each", targets.len())))
+    Ok(Outcome::Passed(format!("{seconds} s for each of {}", targets.join(", "))))
 }
 
 /// The triple of this machine: naming it keeps the flags away from build scripts.
