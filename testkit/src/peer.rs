@@ -1,13 +1,16 @@
 //! Real tools, which have the last word.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Set in CI, where every peer is installed: a missing one is then a failure, not a skip.
 pub const REQUIRE: &str = "PORTOLAN_REQUIRE_PEERS";
+
+/// Names the file that tests which skip themselves are written to.
+const SKIPS: &str = "PORTOLAN_SKIPPED_TESTS";
 
 /// How long a tool may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -35,7 +38,17 @@ pub fn require(tools: &[&str]) -> bool {
     let what = format!("SKIPPED: needs {}", needs.join(", "));
     assert!(std::env::var_os(REQUIRE).is_none_or(|v| v != "1"), "{what}, and {REQUIRE}=1 allows no skipping");
     eprintln!("{what}");
+    note_skip(&what);
     false
+}
+
+/// Tells whoever runs the tests, in the file they named: of a test that passes, nobody sees the output.
+fn note_skip(what: &str) {
+    let Some(path) = std::env::var_os(SKIPS) else { return };
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    // One write a line, so that tests that run side by side do not mix theirs.
+    let _ = file.and_then(|mut file| file.write_all(format!("{test}: {what}\n").as_bytes()));
 }
 
 fn is_here(tool: &str) -> bool {

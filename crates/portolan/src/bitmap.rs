@@ -75,9 +75,7 @@ pub fn change(opened: &Opened, name: &str, change: Change<'_>) -> Result<()> {
 fn map(opened: &Opened) -> Result<&Arc<qcow2::Image>> {
     match &opened.image.map {
         Map::Qcow2(map) => Ok(map),
-        Map::Raw => {
-            Err(Error::unsupported("a raw disk has no bitmaps")
-                .in_path(opened.image.spec.location.to_string()))
-        }
+        Map::None => Err(Error::unsupported(format!("a {} disk has no bitmaps", opened.image.format))
+            .in_path(opened.image.spec.location.to_string())),
     }
 }

@@ -56,8 +56,11 @@ pub fn check(spec: &Spec, options: &Options) -> Result<Check> {
     let alone = Options { alone: true, allow_corrupt: true, writable: false, ..options.clone() };
     let opened = open(spec, &alone)?;
     match &opened.image.map {
-        Map::Raw => Err(Error::unsupported("a raw disk has no structure that could be checked")
-            .in_path(opened.disk.name())),
+        Map::None => Err(Error::unsupported(format!(
+            "a {} disk has no structure that could be checked",
+            opened.image.format
+        ))
+        .in_path(opened.disk.name())),
         Map::Qcow2(map) => Ok(of(&opened.image, map.check()?)),
     }
 }

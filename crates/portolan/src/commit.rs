@@ -53,7 +53,9 @@ pub fn commit(spec: &Spec, options: &Options, keep: bool, watch: Watch<'_>) -> R
 /// as the disk it is.
 fn sink(base: &Image) -> &dyn Source {
     match base.map {
-        Map::Raw if base.spec.options.is_empty() => base.container.as_ref(),
+        Map::None if base.format == crate::Format::Raw && base.spec.options.is_empty() => {
+            base.container.as_ref()
+        }
         _ => base.disk().as_ref(),
     }
 }

@@ -93,6 +93,7 @@ fn refuse_own(image: &Image, target: &Path) -> Result<()> {
 
 fn fill(disk: &Arc<Disk>, sink: &File, format: Format, options: &Options<'_>) -> Result<Report> {
     match format {
+        Format::Chart => Err(Format::only_charted()),
         Format::Raw => {
             if options.compress {
                 return Err(Error::unsupported("raw disks cannot be compressed"));

@@ -58,6 +58,7 @@ pub fn create(path: &Path, request: &Request) -> Result<u64> {
         (Some(_), Some(_)) => return Err(Error::invalid("the size is given twice")),
     };
     match request.format {
+        Format::Chart => return Err(Format::only_charted()),
         Format::Raw => raw(path, size, request, options)?,
         Format::Qcow2 => {
             let mut new = qcow2_options(size, options)?;

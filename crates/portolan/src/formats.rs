@@ -1,5 +1,6 @@
 //! The formats there are, and how one is recognised.
 
+use chart::file::Written;
 use chart::{Error, Result, Source, Wait};
 use std::fmt;
 
@@ -10,10 +11,12 @@ pub enum Format {
     Raw,
     /// QEMU's own.
     Qcow2,
+    /// A chart that was written down.
+    Chart,
 }
 
 /// All of them.
-pub const FORMATS: &[Format] = &[Format::Raw, Format::Qcow2];
+pub const FORMATS: &[Format] = &[Format::Raw, Format::Qcow2, Format::Chart];
 
 /// How many bytes from the beginning decide.
 const HEAD: usize = 512;
@@ -38,6 +41,7 @@ impl Format {
         match self {
             Format::Raw => "raw",
             Format::Qcow2 => "qcow2",
+            Format::Chart => "chart",
         }
     }
 
@@ -49,6 +53,11 @@ impl Format {
         FORMATS.iter().copied().find(|f| f.name() == name).ok_or_else(unknown)
     }
 
+    /// The error of who would make a chart as if it were an image.
+    pub(crate) fn only_charted() -> Error {
+        Error::unsupported("a chart holds no data of its own: portolan chart -o writes one down")
+    }
+
     /// What the first bytes say. Without any sign of another format it is raw.
     pub fn probe(source: &dyn Source) -> Result<Format> {
         let mut head = [0; HEAD];
@@ -56,6 +65,9 @@ impl Format {
         source.read_at(0, &mut head[..have], Wait::Allowed)?;
         if format::qcow2::probe(&head[..have]) {
             return Ok(Format::Qcow2);
+        }
+        if Written::probe(&head[..have]) {
+            return Ok(Format::Chart);
         }
         match FOREIGN.iter().find(|(magic, _)| head.starts_with(magic)) {
             None => Ok(Format::Raw),

@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod bitmap;
+pub mod charting;
 pub mod check;
 pub mod commit;
 pub mod compare;

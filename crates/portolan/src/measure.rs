@@ -21,6 +21,7 @@ pub struct Measure {
 /// How large a file in `format` would be that holds what `disk` does.
 pub fn of_disk(disk: &Arc<Disk>, format: Format, options: &BTreeMap<String, String>) -> Result<Measure> {
     match format {
+        Format::Chart => Err(Format::only_charted()),
         Format::Raw => {
             create::finish(format, options)?;
             Ok(Measure { required: stored(disk)?, fully_allocated: disk.len() })
@@ -36,6 +37,7 @@ pub fn of_disk(disk: &Arc<Disk>, format: Format, options: &BTreeMap<String, Stri
 /// How large a file in `format` would be that holds an empty disk of `size` bytes.
 pub fn of_size(size: u64, format: Format, options: &BTreeMap<String, String>) -> Result<Measure> {
     match format {
+        Format::Chart => Err(Format::only_charted()),
         Format::Raw => {
             create::finish(format, options)?;
             Ok(Measure { required: 0, fully_allocated: size })

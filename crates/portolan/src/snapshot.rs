@@ -30,8 +30,11 @@ pub fn delete(opened: &Opened, name: &str) -> Result<()> {
 fn map(opened: &Opened) -> Result<&Arc<qcow2::Image>> {
     match &opened.image.map {
         Map::Qcow2(map) => Ok(map),
-        Map::Raw => {
-            let what = "a raw disk has no snapshots; an overlay keeps it as it is: portolan create -b";
+        Map::None => {
+            let what = format!(
+                "a {} disk has no snapshots; an overlay keeps it as it is: portolan create -b",
+                opened.image.format
+            );
             Err(Error::unsupported(what).in_path(opened.image.spec.location.to_string()))
         }
     }

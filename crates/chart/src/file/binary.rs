@@ -3,9 +3,10 @@
 //! ```text
 //! magic "PORTOLAN" | version u16 | zero u16 | crc32c of the body u32 | length of the body u64 | body
 //! body: len varint | logical block varint
-//!       sources varint, each: name (varint + UTF-8) | len varint | identity
+//!       sources varint, each: name (varint + UTF-8) | len varint | identity | modified
 //!       codecs varint, each: name
 //!       extents varint, each: tag u8 | gap from the last end varint | length varint | place
+//! modified: 0 | 1 nanoseconds (varint)
 //! identity: 0 | 1 device inode generation (varints) | 2 key tag (texts)
 //! place: hole and zero: nothing | raw: source varint, zigzag offset from where the last raw run ended
 //!        frame: source, codec, offset, stored, decoded, skip (varints)
@@ -52,6 +53,7 @@ pub(super) fn encode(written: &Written) -> Result<Vec<u8>> {
         body.text(&source.name)?;
         body.varint(source.len);
         body.identity(source.identity.as_ref())?;
+        body.maybe(source.modified);
     }
     body.varint(count(written.codecs.len()));
     for codec in &written.codecs {
@@ -86,6 +88,11 @@ impl Out {
 
     fn zigzag(&mut self, n: i64) {
         self.varint(n.wrapping_shl(1).cast_unsigned() ^ (n >> 63).cast_unsigned());
+    }
+
+    fn maybe(&mut self, n: Option<u64>) {
+        self.0.push(u8::from(n.is_some()));
+        n.into_iter().for_each(|n| self.varint(n));
     }
 
     fn text(&mut self, text: &str) -> Result<()> {
@@ -158,7 +165,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Written> {
     let logical_block = input.number("logical block")?;
     let mut sources = Vec::new();
     for _ in 0..input.limited(MAX_SOURCES, "sources")? {
-        sources.push(SourceRecord { name: input.text()?, len: input.varint()?, identity: input.identity()? });
+        let (name, len, identity) = (input.text()?, input.varint()?, input.identity()?);
+        sources.push(SourceRecord { name, len, identity, modified: input.maybe()? });
     }
     let mut codecs = Vec::new();
     for _ in 0..input.limited(MAX_CODECS, "codecs")? {
@@ -271,6 +279,14 @@ impl<'a> In<'a> {
         let (text, rest) = cut.ok_or_else(|| self.corrupt("a name ends too soon"))?;
         self.rest = rest;
         String::from_utf8(text.to_vec()).map_err(|_| self.corrupt("a name is not UTF-8"))
+    }
+
+    fn maybe(&mut self) -> Result<Option<u64>> {
+        match self.byte()? {
+            0 => Ok(None),
+            1 => self.varint().map(Some),
+            _ => Err(self.corrupt("a number that is neither there nor not")),
+        }
     }
 
     fn identity(&mut self) -> Result<Option<Identity>> {

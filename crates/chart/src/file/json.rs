@@ -31,6 +31,8 @@ struct SourceForm {
     len: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<IdentityForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    modified: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,6 +73,7 @@ pub(super) fn encode(written: &Written) -> Result<String> {
         name: s.name.clone(),
         len: s.len,
         identity: s.identity.as_ref().and_then(identity_form),
+        modified: s.modified,
     };
     let document = Document {
         portolan_chart: VERSION,
@@ -98,8 +101,12 @@ pub(super) fn decode(text: &str) -> Result<Written> {
         sound(&extent).and_then(|()| known(&extent, document.sources.len(), document.codecs.len()))?;
         table.push(extent)?;
     }
-    let source =
-        |s: SourceForm| SourceRecord { name: s.name, len: s.len, identity: s.identity.map(identity) };
+    let source = |s: SourceForm| SourceRecord {
+        name: s.name,
+        len: s.len,
+        identity: s.identity.map(identity),
+        modified: s.modified,
+    };
     Ok(Written {
         logical_block: document.logical_block,
         sources: document.sources.into_iter().map(source).collect(),

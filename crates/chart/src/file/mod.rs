@@ -34,6 +34,8 @@ pub struct SourceRecord {
     pub len: u64,
     /// What it was, where that can be told from another.
     pub identity: Option<Identity>,
+    /// When its content had changed last, where the system says so: nanoseconds since 1970.
+    pub modified: Option<u64>,
 }
 
 impl Written {

@@ -26,10 +26,12 @@ prop_compose! {
         let file = SourceRecord {
             name: "disk.qcow2".into(), len: 77,
             identity: Some(Identity::File { device: 1, inode, generation: 3 }),
+            modified: Some(inode / 2),
         };
         let object = SourceRecord {
             name: "http://x/y".into(), len: 0,
             identity: Some(Identity::Object { key: "k".into(), tag: "\"t\"".into() }),
+            modified: None,
         };
         Written { logical_block: 4096, sources: vec![file, object], codecs: vec!["zstd".into()],
                   table: table.finish(len).unwrap() }
@@ -85,7 +87,7 @@ proptest! {
 fn a_run_costs_a_few_bytes() {
     let raw = |i: u64| Extent::raw(i * 65536, 65536, SourceId(0), (i * 7919 % 10_000) * 65536);
     let table = Table::from_extents(10_000 * 65536, (0..10_000).map(raw)).unwrap();
-    let source = SourceRecord { name: "x".into(), len: u64::MAX, identity: None };
+    let source = SourceRecord { name: "x".into(), len: u64::MAX, identity: None, modified: None };
     let written = Written { logical_block: 512, sources: vec![source], codecs: vec![], table };
     let bytes = written.to_bytes().unwrap().len();
     assert!(bytes < 12 * 10_000, "{bytes}");

@@ -6,7 +6,7 @@ use crate::output::Out;
 use ::chart::ResultExt;
 use portolan::listing::{Kind, Row, rows};
 use portolan::size::show;
-use portolan::{Image, Spec, open, picture};
+use portolan::{Image, Spec, charting, open, picture};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ use std::path::PathBuf;
     Examples:\n  \
     portolan chart disk.qcow2\n  \
     portolan chart --svg disk.svg disk.qcow2\n  \
+    portolan chart -o disk.chart disk.qcow2 && portolan compare disk.chart disk.qcow2\n  \
     portolan chart --json disk.qcow2 | jq '.[] | select(.data)'")]
 pub(crate) struct Args {
     /// The disk
@@ -36,6 +37,13 @@ pub(crate) struct Args {
     /// As a picture (SVG), into this file; - is standard output
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     svg: Option<PathBuf>,
+    /// Write the chart down, into this file: a disk of its own that holds none of the bytes. JSON where the
+    /// name ends in .json
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["json", "svg"])]
+    output: Option<PathBuf>,
+    /// Replace the output if it is there
+    #[arg(long, requires = "output")]
+    force: bool,
     /// Do not ask the host which ranges of its files are stored
     #[arg(long)]
     no_host: bool,
@@ -49,7 +57,18 @@ impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         let opened = open(&self.input.apply(&self.spec), &self.access.reading())?;
         let image = &opened.image;
-        if let Some(path) = &self.svg {
+        if let Some(path) = &self.output {
+            let report = charting::write(image, path, self.force)?;
+            let (ranges, sources) = (report.ranges, report.sources);
+            let of = if sources == 1 { "file" } else { "files" };
+            writeln!(
+                out,
+                "{}: {} charted in {} ({ranges} ranges, {sources} {of})",
+                path.display(),
+                show(report.virtual_size),
+                show(report.file_size)
+            )?;
+        } else if let Some(path) = &self.svg {
             let svg = picture::svg(image, !self.no_host)?;
             if path.as_os_str() == "-" {
                 out.write_all(svg.as_bytes())?;

@@ -104,3 +104,36 @@ fn a_reader_that_goes_away_is_no_error() {
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{args}");
     }
 }
+
+#[test]
+fn a_chart_that_is_written_down_is_the_same_disk() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    dir.tool("qemu-img", "convert -c -O qcow2 top.qcow2 packed.qcow2");
+    for image in ["top.qcow2", "packed.qcow2"] {
+        for chart in ["disk.chart", "disk.json"] {
+            dir.ok(&format!("chart --force -o {chart} {image}"));
+            let format = if chart.ends_with("json") { "-f chart " } else { "" };
+            dir.ok(&format!("convert --force {format}{chart} out.raw"));
+            dir.tool("qemu-img", &format!("compare {image} -F raw out.raw"));
+            assert!(dir.join(chart).metadata().unwrap().len() < 64 << 10, "it holds data");
+        }
+    }
+    dir.ok("chart --force -o disk.chart packed.qcow2");
+    dir.ok("compare disk.chart packed.qcow2");
+    assert!(dir.run("chart -o disk.chart top.qcow2").err.contains("exists"));
+    // A moved chart no longer finds its files where the Gate lets it look.
+    std::fs::create_dir(dir.join("elsewhere")).unwrap();
+    dir.ok("chart -o elsewhere/disk.chart packed.qcow2");
+    dir.fails("info elsewhere/disk.chart", &["packed.qcow2"]);
+    dir.ok("info --allow . elsewhere/disk.chart");
+    // What has changed since is not taken for what was charted.
+    dir.ok("chart --force -o disk.chart packed.qcow2");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let image = dir.join("packed.qcow2");
+    std::fs::write(&image, std::fs::read(&image).unwrap()).unwrap();
+    dir.fails("info disk.chart", &["packed.qcow2", "since it was charted"]);
+}

@@ -321,6 +321,16 @@ fn identity_of(fd: BorrowedFd<'_>, stat: &rustix::fs::Stat) -> Identity {
     Identity::File { device, inode: stat.st_ino, generation: born.map_or(0, nanos) }
 }
 
+/// When the content of a regular file changed last, in nanoseconds since 1970. Of what is none, nobody knows.
+pub fn modified(fd: BorrowedFd<'_>) -> Option<u64> {
+    let stat = rustix::fs::fstat(fd).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    let seconds = u64::try_from(stat.st_mtime).ok()?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(stat.st_mtime_nsec)
+}
+
 fn explain_direct(e: Error) -> Error {
     if e.os_code() == Some(Errno::INVAL.raw_os_error()) {
         e.during("opening past the page cache, which this file system may not offer")

@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub enum Map {
     /// There is none.
-    Raw,
+    None,
     /// Its header, tables, snapshots and bitmaps.
     Qcow2(Arc<qcow2::Image>),
 }
@@ -41,12 +41,13 @@ impl Opening<'_> {
         let mut below = Below::default();
         let source = Arc::clone(&container.source);
         let (map, disk) = match format {
-            Format::Raw => (Map::Raw, self.raw(&spec, &source, request)?),
+            Format::Raw => (Map::None, self.raw(&spec, &source, request)?),
             Format::Qcow2 => {
                 let map = Arc::new(self.qcow2(&spec, &source, request, &mut below)?);
                 let disk = map.disk(spec.to_string())?;
                 (Map::Qcow2(map), disk)
             }
+            Format::Chart => (Map::None, self.chart(&spec, &source, request)?),
         };
         let Below { backing, data_file } = below;
         Ok(Image { spec, format, container: source, map, below: backing, data_file, disk, writable })

@@ -10,6 +10,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod view;
+mod written;
 
 pub use build::Map;
 
