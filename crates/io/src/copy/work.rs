@@ -2,7 +2,7 @@
 
 use super::pieces::{PIECE, Piece, Planner, Way};
 use super::{Job, Reflink, Report};
-use crate::engine::{Moved, Mover, Transfer, clear};
+use crate::engine::{Moved, Mover, Transfer, Zeros, clear};
 use chart::{Backing, Coded, Error, LeafPlace, Result, Wait};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,6 +15,8 @@ const CLONE_ALIGN: u64 = 4096;
 pub(super) struct Worker<'j> {
     job: &'j Job<'j>,
     mover: Box<dyn Mover>,
+    /// The kernel has not refused yet to copy by itself.
+    offloads: bool,
     /// Room for a decoded frame and for the stored one.
     decoded: Vec<u8>,
     stored: Vec<u8>,
@@ -24,7 +26,14 @@ pub(super) struct Worker<'j> {
 impl<'j> Worker<'j> {
     pub(super) fn new(job: &'j Job<'j>) -> Self {
         let mover = job.options.engine.mover(PIECE as usize);
-        Worker { job, mover, decoded: Vec::new(), stored: Vec::new(), report: Report::default() }
+        Worker {
+            job,
+            mover,
+            offloads: true,
+            decoded: Vec::new(),
+            stored: Vec::new(),
+            report: Report::default(),
+        }
     }
 
     /// Takes pieces until there are none.
@@ -53,7 +62,10 @@ impl<'j> Worker<'j> {
             LeafPlace::Raw { source, offset } => {
                 let (to, at, len) = (self.job.sink, leaf.at, leaf.len);
                 let transfer = Transfer { from: source, offset, to, at, len, zeros: self.job.zeros() };
-                let moved = self.mover.transfer(&transfer)?;
+                let offloaded = self.offload(&transfer)?;
+                let rest = transfer.behind(offloaded);
+                let mut moved = if rest.len > 0 { self.mover.transfer(&rest)? } else { Moved::default() };
+                moved.offloaded += offloaded;
                 self.count(moved);
                 Ok(())
             }
@@ -70,6 +82,35 @@ impl<'j> Worker<'j> {
             // wrong here goes wrong again, and is heard of, when the sink is flushed.
             unsafe { libc::sync_file_range(to.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
         }
+    }
+
+    /// Lets the kernel copy, where nobody wants to look at the bytes: how many it did. On a file system across
+    /// a network they may not even cross it.
+    fn offload(&mut self, t: &Transfer<'_>) -> Result<u64> {
+        let (Backing::File(from), Backing::File(to)) = (t.from.backing(), t.to.backing()) else {
+            return Ok(0);
+        };
+        if t.zeros != Zeros::Copied || !self.offloads || t.to.limits().read_only {
+            return Ok(0);
+        }
+        chart::check_range(t.from.len(), t.offset, t.len)?;
+        chart::check_range(t.to.len(), t.at, t.len)?;
+        let mut done = 0;
+        while done < t.len {
+            let (mut offset, mut at) = (t.offset + done, t.at + done);
+            let want = usize::try_from(t.len - done).unwrap_or(usize::MAX);
+            match rustix::fs::copy_file_range(from, Some(&mut offset), to, Some(&mut at), want) {
+                Ok(0) => break,
+                Ok(n) => done += n as u64,
+                Err(Errno::INTR) => {}
+                // Not between these two files, or not here at all. What is really wrong, the engine will meet too.
+                Err(_) => {
+                    self.offloads = false;
+                    break;
+                }
+            }
+        }
+        Ok(done)
     }
 
     fn count(&mut self, moved: Moved) {

@@ -59,6 +59,15 @@ pub struct Transfer<'a> {
     pub zeros: Zeros,
 }
 
+impl Transfer<'_> {
+    /// What is left of it behind its first `done` bytes.
+    #[must_use]
+    pub fn behind(self, done: u64) -> Self {
+        let done = done.min(self.len);
+        Transfer { offset: self.offset + done, at: self.at + done, len: self.len - done, ..self }
+    }
+}
+
 /// A worker's own engine, with the buffers it needs.
 pub trait Mover: Send {
     /// Moves the bytes.
