@@ -46,7 +46,14 @@ impl Spec {
                 Step::Partition(number) => out.extend_from_slice(format!("#{number}").as_bytes()),
                 Step::Path(path) => {
                     out.push(b':');
-                    push(&mut out, path.as_os_str(), escape, b"#@:");
+                    let bytes = path.as_os_str().as_bytes();
+                    let (first, rest) = bytes.split_at(bytes.len().min(1));
+                    out.extend_from_slice(first);
+                    // `name:` and two slashes would look like an address.
+                    if escape && rest.first() == Some(&b'/') {
+                        out.push(b'\\');
+                    }
+                    push(&mut out, OsStr::from_bytes(rest), escape, b"#@:");
                 }
             }
         }

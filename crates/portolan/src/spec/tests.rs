@@ -137,6 +137,13 @@ fn a_name_that_is_not_utf8_comes_back() {
 }
 
 #[test]
+fn a_path_of_two_slashes_is_no_address() {
+    let odd = OsString::from_vec(b"//\xea".to_vec());
+    let spec = Spec { steps: vec![Step::Path(odd.into())], ..Spec::file("js") };
+    assert_eq!(Spec::parse(spec.to_os_string()).unwrap(), spec);
+}
+
+#[test]
 fn the_grammar_fits_a_terminal() {
     assert!(GRAMMAR.lines().all(|l| l.chars().count() <= 100));
 }
