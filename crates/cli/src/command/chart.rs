@@ -3,7 +3,8 @@
 use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::Out;
-use ::chart::ResultExt;
+use ::chart::{Source, Wait};
+use io::replace::Replacement;
 use portolan::listing::{Kind, Row, rows};
 use portolan::size::show;
 use portolan::{Image, Spec, charting, open, picture};
@@ -41,8 +42,8 @@ pub(crate) struct Args {
     /// name ends in .json
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["json", "svg"])]
     output: Option<PathBuf>,
-    /// Replace the output if it is there
-    #[arg(long, requires = "output")]
+    /// Replace the output, or the picture, if it is there
+    #[arg(long)]
     force: bool,
     /// Do not ask the host which ranges of its files are stored
     #[arg(long)]
@@ -73,7 +74,9 @@ impl Args {
             if path.as_os_str() == "-" {
                 out.write_all(svg.as_bytes())?;
             } else {
-                std::fs::write(path, svg).in_path(path)?;
+                let replacement = Replacement::create(path, self.force)?;
+                replacement.file()?.write_at(0, svg.as_bytes(), Wait::Allowed)?;
+                replacement.commit()?;
                 writeln!(out, "{}: drawn", path.display())?;
             }
         } else if self.json {

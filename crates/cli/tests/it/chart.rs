@@ -76,6 +76,8 @@ fn a_picture_that_is_well_formed() {
     let dir = Dir::new();
     dir.chain();
     dir.ok("chart --svg top.svg top.qcow2");
+    dir.fails("chart --svg top.qcow2 top.qcow2", &["exists", "--force"]);
+    dir.ok("chart --force --svg top.svg top.qcow2");
     dir.tool("rsvg-convert", "top.svg -o top.png");
     let svg = std::fs::read_to_string(dir.join("top.svg")).unwrap();
     assert!(svg.contains("prefers-color-scheme:dark") && svg.contains("base.raw"));
