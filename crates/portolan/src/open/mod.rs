@@ -30,7 +30,7 @@ pub struct Options {
     pub writable: bool,
     /// For writing the image's backing file too: what is committed goes there.
     pub below_writable: bool,
-    /// Take no locks: for looking at an image that somebody is using.
+    /// Take no locks: for looking at an image that somebody is using. Not together with `writable`.
     pub unlocked: bool,
     /// Files past the page cache.
     pub direct: bool,
@@ -104,6 +104,10 @@ impl Opened {
 
 /// Opens a disk, and all that it stands on.
 pub fn open(spec: &Spec, options: &Options) -> Result<Opened> {
+    if options.unlocked && (options.writable || options.below_writable) {
+        let what = "what is to be written must be locked: -U is only for looking at it";
+        return Err(Error::invalid(what).in_path(spec.location.to_string()));
+    }
     let pass = options.gate.pass(&spec.location)?;
     let mut opening = Opening { options, pass, chain: Vec::new(), table: table::lock() };
     let container = Container::of(&spec.location, None, options.file(options.writable))?;
