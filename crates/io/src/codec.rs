@@ -97,6 +97,10 @@ fn short(name: &str, got: u64, wanted: usize) -> Error {
     Error::corrupt(format!("a {name} run ends after {got} of {wanted} bytes"))
 }
 
+fn no_level(name: &str, level: i32, known: &str) -> Error {
+    Error::invalid(format!("{name} has no level {level}: {known}"))
+}
+
 /// Makes encoded runs. Keep one per thread: it holds its tables between runs.
 pub enum Encoder {
     /// Raw deflate with a window of 4 KiB, which every reader of qcow2 can take; and room to encode into.
@@ -107,16 +111,21 @@ pub enum Encoder {
 
 impl Encoder {
     /// An encoder for [`Deflate`]; level 0 to 9, or the usual one.
-    pub fn deflate(level: Option<u32>) -> Self {
-        let level = level.map_or(Compression::default(), Compression::new);
-        Encoder::Deflate(
-            Box::new(Compress::new_with_window_bits(level, false, DEFLATE_WINDOW_BITS)),
-            Vec::new(),
-        )
+    pub fn deflate(level: Option<i32>) -> Result<Self> {
+        let level = match level {
+            None => Compression::default(),
+            Some(level @ 0..=9) => Compression::new(level.unsigned_abs()),
+            Some(level) => return Err(no_level("deflate", level, "0 to 9")),
+        };
+        let context = Compress::new_with_window_bits(level, false, DEFLATE_WINDOW_BITS);
+        Ok(Encoder::Deflate(Box::new(context), Vec::new()))
     }
 
     /// An encoder for [`Zstd`]; level 1 to 22, or the usual one.
     pub fn zstd(level: Option<i32>) -> Result<Self> {
+        if let Some(level) = level.filter(|level| !(1..=22).contains(level)) {
+            return Err(no_level("zstd", level, "1 to 22"));
+        }
         let context = Compressor::new(level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL));
         Ok(Encoder::Zstd(Box::new(context.map_err(|e| Error::io("no zstd encoder").caused_by(e))?)))
     }

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Compress
     #[arg(short, long)]
     compress: bool,
-    /// How hard to compress; more is smaller and slower
+    /// How hard to compress: 0 to 9 for zlib, 1 to 22 for zstd; more is smaller and slower
     #[arg(long, value_name = "N", requires = "compress")]
     level: Option<i32>,
     /// Replace the target if it is there

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 fn encoders() -> Vec<(Box<dyn Codec>, Encoder)> {
     vec![
-        (Box::new(Deflate), Encoder::deflate(None)),
+        (Box::new(Deflate), Encoder::deflate(None).unwrap()),
         (Box::new(Zstd), Encoder::zstd(None).unwrap()),
-        (Box::new(Deflate), Encoder::deflate(Some(9))),
+        (Box::new(Deflate), Encoder::deflate(Some(9)).unwrap()),
         (Box::new(Zstd), Encoder::zstd(Some(19)).unwrap()),
     ]
 }
@@ -83,5 +83,13 @@ proptest! {
             out[flip % n] ^= 1 << (flip % 8);
             let _ = codec.decode(&out[..n], &mut back);
         }
+    }
+}
+
+#[test]
+fn levels_that_do_not_exist_are_refused() {
+    for (deflate, zstd) in [(-1, 0), (10, 23), (i32::MAX, i32::MIN)] {
+        assert!(Encoder::deflate(Some(deflate)).is_err_and(|e| e.to_string().contains("0 to 9")));
+        assert!(Encoder::zstd(Some(zstd)).is_err_and(|e| e.to_string().contains("1 to 22")));
     }
 }

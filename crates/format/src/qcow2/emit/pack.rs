@@ -246,7 +246,7 @@ impl<'j> Worker<'j> {
     fn new(job: &'j Job<'j>) -> Result<Self> {
         let level = job.options.level;
         let encoder = match job.new.compression {
-            Compression::Zlib => Encoder::deflate(level.and_then(|l| u32::try_from(l).ok())),
+            Compression::Zlib => Encoder::deflate(level)?,
             Compression::Zstd => Encoder::zstd(level)?,
         };
         let size = to_index(job.clusters.size());
