@@ -32,21 +32,25 @@ pub fn commit(spec: &Spec, options: &Options, keep: bool, watch: Watch<'_>) -> R
     };
     let how =
         io::copy::Options { progress: watch.progress, cancel: watch.cancel, ..io::copy::Options::default() };
-    let done = map.commit_into(sink(base), &how)?;
-    // At rest before the overlay lets go of anything, its bitmaps too.
-    base.disk().close()?;
-    watch.go_on()?;
-    if !keep {
-        map.empty()?;
-    }
-    let report = Report {
-        base: base.spec.to_string(),
+    let done = map.commit_into(sink(base), &how);
+    // At rest before the overlay lets go of anything, its bitmaps too; and if that was interrupted.
+    let rested = base.disk().close();
+    let emptied = done.and_then(|done| {
+        rested?;
+        watch.go_on()?;
+        if !keep {
+            map.empty()?;
+        }
+        Ok(done)
+    });
+    let into = base.spec.location.to_string();
+    let done = opened.close_after(emptied)?;
+    Ok(Report {
+        base: into,
         moved: done.cloned + done.offloaded + done.copied,
         zeroed: done.zeroed,
         emptied: !keep,
-    };
-    opened.close()?;
-    Ok(report)
+    })
 }
 
 /// A whole raw file is filled as a file, so that the file system can share what the overlay holds; everything else

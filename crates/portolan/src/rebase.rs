@@ -36,13 +36,24 @@ pub fn rebase(spec: &Spec, options: &Options, request: &Request, watch: Watch<'_
     let backing = backing(request)?;
     let alone = request.only_name;
     let opened = open(spec, &Options { writable: true, alone, ..options.clone() })?;
+    let done = put_over(&opened, backing.as_ref(), options, request, watch);
+    opened.close_after(done)
+}
+
+fn put_over(
+    opened: &Opened,
+    backing: Option<&Backing>,
+    options: &Options,
+    request: &Request,
+    watch: Watch<'_>,
+) -> Result<Report> {
     let Map::Qcow2(map) = &opened.image.map else {
         let what = format!("{} images have no backing file", opened.image.format);
-        return Err(Error::unsupported(what).in_path(spec.location.to_string()));
+        return Err(Error::unsupported(what).in_path(opened.image.spec.location.to_string()));
     };
     let mut report = Report::default();
     if !request.only_name {
-        let new = backing.as_ref().map(|backing| new_base(&opened, backing, options)).transpose()?;
+        let new = backing.map(|backing| new_base(opened, backing, options)).transpose()?;
         let total = opened.disk.len();
         let mut tell = |at| {
             watch.tell(at, total);
@@ -52,8 +63,7 @@ pub fn rebase(spec: &Spec, options: &Options, request: &Request, watch: Watch<'_
         let done = map.copy_up(&opened.disk, new_disk, &mut tell)?;
         report = Report { copied: done.copied, zeroed: done.zeroed, compared: done.compared };
     }
-    map.set_backing(backing.as_ref())?;
-    opened.close()?;
+    map.set_backing(backing)?;
     Ok(report)
 }
 

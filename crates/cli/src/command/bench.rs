@@ -115,9 +115,10 @@ impl Args {
         let opened = open(&self.input.apply(&self.spec), &options)?;
         let before = self.server_pid.map(processor_time).transpose()?;
         let bar = Bar::new("loading", true);
-        let outcome = bar.watch(|watch| bench(&opened.disk, &self.load(), watch))?;
-        let after = self.server_pid.map(processor_time).transpose()?;
-        opened.close()?;
+        let outcome = bar.watch(|watch| bench(&opened.disk, &self.load(), watch));
+        let after = self.server_pid.map(processor_time);
+        let outcome = opened.close_after(outcome)?;
+        let after = after.transpose()?;
         let cpu =
             before.zip(after).map(|(b, a)| (a - b).as_secs_f64() * 1e6 / outcome.operations.max(1) as f64);
         let measured =

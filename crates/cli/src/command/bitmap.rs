@@ -96,8 +96,8 @@ impl Args {
             None if act.enable => (Change::Enable, "enabled"),
             None => (Change::Disable, "disabled"),
         };
-        change(&opened, name, wanted)?;
-        opened.close()?;
+        let changed = change(&opened, name, wanted);
+        opened.close_after(changed)?;
         if !self.quiet {
             writeln!(out, "{}: bitmap {name} {said}", self.spec)?;
         }

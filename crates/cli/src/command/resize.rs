@@ -39,8 +39,8 @@ pub(crate) struct Args {
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         let opened = open(&self.input.apply(&self.spec), &self.access.writing())?;
-        let (old, new) = resize(&opened, self.change, self.shrink)?;
-        opened.close()?;
+        let resized = resize(&opened, self.change, self.shrink);
+        let (old, new) = opened.close_after(resized)?;
         if !self.quiet {
             writeln!(out, "{}: {} now, was {}", self.spec, show(new), show(old))?;
         }

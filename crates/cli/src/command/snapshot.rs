@@ -4,7 +4,7 @@ use super::info::snapshots;
 use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::Out;
-use portolan::{Spec, open, snapshot};
+use portolan::{Opened, Spec, open, snapshot};
 use std::io::Write;
 
 /// List, take, apply and delete internal snapshots
@@ -59,23 +59,26 @@ impl Args {
             return Ok(Exit::DONE);
         }
         let opened = open(&spec, &self.access.writing())?;
-        let mut said = String::new();
-        if let Some(name) = &self.create {
-            let id = snapshot::take(&opened, name)?;
-            said = format!("snapshot {name} taken, with id {id}");
-        }
-        if let Some(name) = &self.apply {
-            snapshot::apply(&opened, name)?;
-            said = format!("what it was at snapshot {name}");
-        }
-        if let Some(name) = &self.delete {
-            snapshot::delete(&opened, name)?;
-            said = format!("snapshot {name} deleted");
-        }
-        opened.close()?;
+        let changed = self.change(&opened);
+        let said = opened.close_after(changed)?;
         if !self.quiet {
             writeln!(out, "{}: {said}", self.spec)?;
         }
         Ok(Exit::DONE)
+    }
+
+    /// Does what is asked for, and tells what that was.
+    fn change(&self, opened: &Opened) -> chart::Result<String> {
+        if let Some(name) = &self.create {
+            let id = snapshot::take(opened, name)?;
+            return Ok(format!("snapshot {name} taken, with id {id}"));
+        }
+        if let Some(name) = &self.apply {
+            snapshot::apply(opened, name)?;
+            return Ok(format!("what it was at snapshot {name}"));
+        }
+        let name = self.delete.as_deref().unwrap_or_default();
+        snapshot::delete(opened, name)?;
+        Ok(format!("snapshot {name} deleted"))
     }
 }

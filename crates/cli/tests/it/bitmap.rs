@@ -30,6 +30,12 @@ fn qemu_img_agrees_about_bitmaps() {
     assert_eq!(dir.ok("bitmap --json disk.qcow2").json()[0]["dirty"], 0);
     dir.fails("bitmap --add disk.qcow2 b", &["already"]);
     dir.fails("bitmap --remove disk.qcow2 zzz", &["zzz"]);
+    dir.ok("snapshot -c s disk.qcow2");
+    dir.fails("snapshot -c s disk.qcow2", &["already"]);
+    dir.fails("resize disk.qcow2 4M", &["--shrink"]);
+    // What failed has done no harm.
+    let told = dir.ok("bitmap --json disk.qcow2").json();
+    assert_eq!((&told[0]["in-use"], &told[0]["dirty"]), (&false.into(), &0.into()), "{told}");
     assert_eq!(dir.run("bitmap --add disk.qcow2").code, 2);
     assert_eq!(dir.run("bitmap disk.qcow2 b").code, 2);
     dir.tool("qemu-img", "check -q disk.qcow2");

@@ -100,6 +100,18 @@ impl Opened {
     pub fn close(self) -> Result<()> {
         if self.writable { self.image.disk.close() } else { Ok(()) }
     }
+
+    /// The same, whatever came of the work: what has failed or was interrupted leaves the image at rest too, and
+    /// its bitmaps worth something.
+    pub fn close_after<T, E: From<Error>>(
+        self,
+        done: std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let closed = self.close();
+        let done = done?;
+        closed?;
+        Ok(done)
+    }
 }
 
 /// Opens a disk, and all that it stands on.
