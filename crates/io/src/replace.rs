@@ -1,6 +1,6 @@
 //! A new file that takes its place only when it is whole.
 
-use crate::file::{File, Options};
+use crate::file::{Access, File, Options, lock};
 use chart::{Error, Result, ResultExt, Source};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +11,14 @@ pub struct Replacement {
     target: PathBuf,
     temporary: PathBuf,
     file: Option<File>,
+    /// What is there, locked so that nobody begins to write to a file that is about to be gone.
+    replaced: Option<File>,
     force: bool,
 }
 
 impl Replacement {
-    /// Begins a file that will be `target`. Refuses one that is there, unless `force`.
+    /// Begins a file that will be `target`. Refuses one that is there, unless `force`, and one that is being
+    /// written even then.
     pub fn create(target: impl Into<PathBuf>, force: bool) -> Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let target = target.into();
@@ -30,8 +33,17 @@ impl Replacement {
         let serial = COUNT.fetch_add(1, Ordering::Relaxed);
         temporary.push(format!(".{}-{serial}.part", std::process::id()));
         let temporary = folder_of(&target).join(temporary);
+        let replaced = File::open(&target, Options::default()).ok();
+        if let Some(there) = &replaced {
+            lock(there, Access::Read)?;
+        }
+        let folder = folder_of(&target);
+        if !folder.is_dir() {
+            let what = format!("the directory {} is not there", folder.display());
+            return Err(Error::not_found(what).in_path(target));
+        }
         let file = File::open(&temporary, Options { create_new: true, ..Options::default() })?;
-        Ok(Replacement { target, temporary, file: Some(file), force })
+        Ok(Replacement { target, temporary, file: Some(file), replaced, force })
     }
 
     /// The file to fill.
@@ -54,6 +66,7 @@ impl Replacement {
             self.name_if_free()?;
         }
         self.temporary = PathBuf::new();
+        drop(self.replaced.take()); // it has no name any more
         let folder = folder_of(&self.target);
         std::fs::File::open(folder).and_then(|f| f.sync_all()).in_path(folder)
     }

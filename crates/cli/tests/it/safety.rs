@@ -81,6 +81,7 @@ fn two_users_of_one_image_refuse_each_other() {
     dir.fails("resize disk.qcow2 8M", &["another process"]);
     dir.fails("snapshot -c x disk.qcow2", &["another process"]);
     dir.ok("info -U disk.qcow2");
+    dir.fails("create --force disk.qcow2 1M", &["another process"]);
     dir.fails("resize -U disk.qcow2 8M", &["must be locked"]);
     dir.fails("snapshot -U -c x disk.qcow2", &["must be locked"]);
     drop(holder.stdin.take());
