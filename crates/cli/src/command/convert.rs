@@ -4,6 +4,7 @@ use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::{Out, duration};
 use crate::progress::Bar;
+use chart::Error;
 use clap::ValueEnum;
 use io::copy::Reflink;
 use portolan::convert::{Options, Report, convert};
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     /// The new file
     #[arg(value_name = "FILE")]
     target: PathBuf,
-    /// The new file's format; without it, its name's ending decides: .qcow2, or else raw
+    /// The new file's format: raw or qcow2; without it, its name's ending decides
     #[arg(short = 'O', long, value_name = "FORMAT", value_parser = args::format)]
     target_format: Option<Format>,
     /// Options of the new format: cluster_size, compat, refcount_bits, compression_type, ...
@@ -81,7 +82,7 @@ impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         let began = Instant::now();
         let opened = open(&self.input.apply(&self.source), &self.access.reading())?;
-        let format = self.target_format.unwrap_or_else(|| by_name(&self.target));
+        let format = self.target_format.map_or_else(|| by_name(&self.target), Ok)?;
         let bar = Bar::new("converting", self.quiet);
         let report = bar.watch(|watch| {
             let options = Options {
@@ -137,10 +138,18 @@ pub(super) fn sentence(report: &Report) -> String {
     if parts.is_empty() { "nothing to move".to_owned() } else { parts.join(", ") }
 }
 
+/// Endings of formats that this build does not write: whoever chose one did not mean raw.
+const FOREIGN: &[&str] = &["chart", "ova", "qcow", "qed", "vdi", "vhd", "vhdx", "vmdk", "vpc"];
+
 /// The format that a file's name asks for.
-pub(super) fn by_name(path: &Path) -> Format {
-    match path.extension().and_then(|e| e.to_str()) {
-        Some(ending) if ending.eq_ignore_ascii_case("qcow2") => Format::Qcow2,
-        _ => Format::Raw,
+pub(super) fn by_name(path: &Path) -> Result<Format, Error> {
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    if ending == "qcow2" {
+        return Ok(Format::Qcow2);
     }
+    if FOREIGN.contains(&ending.as_str()) {
+        let what = format!("this build writes no {ending} images; if another format is meant, name it");
+        return Err(Error::unsupported(what).in_path(path));
+    }
+    Ok(Format::Raw)
 }

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// How long the disk is: 512M, 20G, ... As long as its backing file, where it has one
     #[arg(value_name = "SIZE", value_parser = size::parse)]
     size: Option<u64>,
-    /// Its format; without it, its name's ending decides: .qcow2, or else raw
+    /// Its format: raw or qcow2; without it, its name's ending decides
     #[arg(short, long, value_name = "FORMAT", value_parser = args::format)]
     format: Option<Format>,
     /// The format's options
@@ -55,7 +55,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
-        let format = self.format.unwrap_or_else(|| by_name(&self.path));
+        let format = self.format.map_or_else(|| by_name(&self.path), Ok)?;
         let request = Request {
             format,
             size: self.size,

@@ -49,6 +49,8 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
     let lost = dir.fails("convert a.raw no/such/b.raw", &["no/such"]);
     assert!(!lost.err.contains(".part"), "{}", lost.err);
     assert_eq!(dir.run("convert -O vmdk a.raw b").code, 2);
+    dir.fails("convert a.raw b.vmdk", &["vmdk", "name it"]);
+    dir.fails("create b.VHDX 1M", &["vhdx"]);
     assert_eq!(dir.names(), ["a.raw"]);
 }
 
