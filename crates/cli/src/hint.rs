@@ -16,6 +16,7 @@ pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
         }
         Kind::Denied if text.contains("no server") => "If you trust the image, add --allow-any.",
         Kind::Denied if e.os_code().is_some() => "Check the permissions of the file and of its directory.",
+        Kind::Conflict if text.contains("does not allow it to be written") => "Stop what is using it.",
         Kind::Conflict if text.contains("another process") => {
             "Stop what is using it, or look at it with -U (what is being written may then look damaged)."
         }
