@@ -37,7 +37,10 @@ impl Exit {
 
 fn main() -> ExitCode {
     let Args { command } = Args::parse();
-    signal::install();
+    // What only looks has nothing to clean up, and asks nobody whether to end: the system ends it.
+    if !command.only_looks() {
+        signal::install();
+    }
     let failed = command.failure();
     let mut out = output::Out::new();
     let done = command.run(&mut out).and_then(|exit| Ok(out.finish().map(|()| exit)?));

@@ -55,6 +55,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    pub(super) fn only_looks(&self) -> bool {
+        self.output.is_none() && self.svg.is_none()
+    }
+
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         let opened = open(&self.input.apply(&self.spec), &self.access.reading())?;
         let image = &opened.image;

@@ -51,6 +51,10 @@ enum What {
 }
 
 impl Args {
+    pub(super) fn only_looks(&self) -> bool {
+        self.repair.is_none()
+    }
+
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         let (spec, options) = (self.input.apply(&self.spec), self.access.reading());
         let found = match self.repair {

@@ -60,6 +60,16 @@ commands! {
 }
 
 impl Command {
+    /// Whether it changes nothing, and watches for no interruption itself.
+    pub(crate) fn only_looks(&self) -> bool {
+        match self {
+            Command::Chart(args) => args.only_looks(),
+            Command::Check(args) => args.only_looks(),
+            Command::Info(_) | Command::Measure(_) | Command::Help(_) | Command::Completions(_) => true,
+            _ => false,
+        }
+    }
+
     /// With what it ends when it fails.
     pub(crate) fn failure(&self) -> Exit {
         match self {
