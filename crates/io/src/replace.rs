@@ -17,13 +17,24 @@ pub struct Replacement {
 }
 
 impl Replacement {
-    /// Begins a file that will be `target`. Refuses one that is there, unless `force`, and one that is being
-    /// written even then.
+    /// Begins a file that will be `target`. Refuses what is there, unless `force`; and even then what is no file,
+    /// and a file that is being written.
     pub fn create(target: impl Into<PathBuf>, force: bool) -> Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let target = target.into();
-        if !force && target.symlink_metadata().is_ok() {
-            return Err(exists(&target));
+        let mut target = target.into();
+        if let Ok(there) = target.symlink_metadata() {
+            if !force {
+                return Err(exists(&target));
+            }
+            // A device, a pipe or a directory would be gone; a link goes on naming what it names.
+            if target.metadata().is_ok_and(|there| !there.is_file()) {
+                return Err(
+                    Error::invalid("is not a regular file, and is not replaced by one").in_path(target)
+                );
+            }
+            if there.is_symlink() {
+                target = target.canonicalize().in_path(&target)?;
+            }
         }
         let Some(name) = target.file_name() else {
             return Err(Error::invalid("names no file to write").in_path(target));

@@ -12,6 +12,14 @@ fn nothing_is_overwritten_unless_that_is_said() {
     assert_eq!(std::fs::read(dir.join("b.raw")).unwrap(), b"precious");
     dir.ok("convert --force a.raw b.raw");
     assert_eq!(dir.names(), ["a.raw", "b.raw"]);
+    // A link stays one, and nothing but a file is replaced.
+    std::os::unix::fs::symlink("b.raw", dir.join("link")).unwrap();
+    dir.ok("create --force -f raw link 2M");
+    assert!(dir.join("link").symlink_metadata().unwrap().is_symlink());
+    assert_eq!(dir.join("b.raw").metadata().unwrap().len(), 2 << 20);
+    let _pipe = std::os::unix::net::UnixListener::bind(dir.join("socket")).unwrap();
+    dir.fails("convert --force a.raw socket", &["regular file"]);
+    assert_eq!(dir.names(), ["a.raw", "b.raw", "link", "socket"]);
 }
 
 #[test]
