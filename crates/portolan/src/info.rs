@@ -146,10 +146,11 @@ fn unusable(spec: &Spec, options: &Options, why: chart::Error) -> Result<Info> {
 /// What there is to tell about an image that is open.
 pub fn of(image: &Image) -> Result<Info> {
     let mut info = begin(&image.spec, image.format, image.container.as_ref());
-    info.virtual_size = image.disk().len();
     if let Map::Qcow2(map) = &image.map {
         take_qcow2(&mut info, &map.info()?);
     }
+    // Not what the header says, where this is a snapshot.
+    info.virtual_size = image.disk().len();
     Ok(info)
 }
 

@@ -20,6 +20,9 @@ fn taken_listed_applied_and_deleted() {
     dir.fails("snapshot -d first disk.qcow2", &["first"]);
     dir.tool("qemu-img", "check -q disk.qcow2");
     assert_eq!(dir.ok("snapshot disk.qcow2").out, "disk.qcow2: no snapshots\n");
+    dir.ok("snapshot -c small disk.qcow2");
+    dir.ok("resize disk.qcow2 8M");
+    assert_eq!(dir.ok("info --json disk.qcow2@small").json()["virtual-size"], 4 << 20);
     dir.ok("create -q disk.raw 1M");
     dir.fails("snapshot -f raw -c x disk.raw", &["no snapshots"]);
 }
