@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     svg: Option<PathBuf>,
     /// Write the chart down, into this file: a disk of its own that holds none of the bytes. JSON where the
-    /// name ends in .json
+    /// name ends in .json; that is opened with -f chart
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["json", "svg"])]
     output: Option<PathBuf>,
     /// Replace the output, or the picture, if it is there
@@ -66,9 +66,10 @@ impl Args {
             let report = charting::write(image, path, self.force)?;
             let (ranges, sources) = (report.ranges, report.sources);
             let of = if sources == 1 { "file" } else { "files" };
+            let what = if ranges == 1 { "range" } else { "ranges" };
             writeln!(
                 out,
-                "{}: {} charted in {} ({ranges} ranges, {sources} {of})",
+                "{}: {} charted in {} ({ranges} {what}, {sources} {of})",
                 path.display(),
                 show(report.virtual_size),
                 show(report.file_size)
