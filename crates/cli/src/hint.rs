@@ -25,6 +25,9 @@ pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
         Kind::Invalid if text.contains("named as raw") => "If it is a raw disk, add -f raw.",
         Kind::Invalid if text.contains("what lies behind would be lost") => "If that is meant, add --shrink.",
         Kind::Unsupported if text.contains("name it as raw") => "That is -f raw.",
+        Kind::Corrupt if text.contains("images loops") => {
+            "`portolan rebase -u -b NAME -F FORMAT` puts one of them over another file."
+        }
         Kind::Corrupt => "`portolan check` tells what is wrong with an image.",
         Kind::NoSpace => "Nothing half-written was left behind. Make room, or choose another place.",
         Kind::Unavailable => "Is the server running, and reachable from here?",

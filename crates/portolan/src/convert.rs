@@ -84,7 +84,7 @@ fn refuse_own(image: &Image, target: &Path) -> Result<()> {
     let files = image.chain().flat_map(|layer| std::iter::once(layer).chain(layer.data_file.as_deref()));
     for file in files {
         if file.container.identity() == there.identity() {
-            let what = format!("{} is made of this file: it cannot be its own target", image.spec);
+            let what = format!("{} is made of this file: it cannot be its own target", image.spec.location);
             return Err(Error::conflict(what).in_path(target));
         }
     }

@@ -167,7 +167,7 @@ impl Opening<'_> {
         named: Named,
     ) -> Result<Arc<Image>> {
         self.enter(&spec, container)?;
-        let shown = spec.to_string();
+        let shown = spec.location.to_string();
         let image = self.image_in_chain(spec, container, writable, named);
         self.chain.pop();
         image.map_err(|e| if named == Named::ByImage { e.during(format!("opening {shown}")) } else { e })
@@ -181,12 +181,16 @@ impl Opening<'_> {
             names.join(" -> ")
         };
         if identity.is_some() && self.chain.iter().any(|(known, _)| *known == identity) {
-            return Err(Error::corrupt(format!("the chain of images loops: {} -> {spec}", names())));
+            return Err(Error::corrupt(format!(
+                "the chain of images loops: {} -> {}",
+                names(),
+                spec.location
+            )));
         }
         if self.chain.len() >= MAX_CHAIN {
             return Err(Error::unsupported(format!("a chain of more than {MAX_CHAIN} images: {}", names())));
         }
-        self.chain.push((identity, spec.to_string()));
+        self.chain.push((identity, spec.location.to_string()));
         Ok(())
     }
 
