@@ -62,11 +62,6 @@ impl Replacement {
         self.file.as_ref().ok_or_else(|| Error::invalid("the file is finished"))
     }
 
-    /// Where it is until then: for whoever must open it by name.
-    pub fn temporary(&self) -> &Path {
-        &self.temporary
-    }
-
     /// Makes it durable and gives it its name.
     pub fn commit(mut self) -> Result<()> {
         let file = self.file.take().ok_or_else(|| Error::invalid("the file is finished"))?;
