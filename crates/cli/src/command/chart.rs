@@ -80,7 +80,9 @@ impl Args {
                 out.write_all(svg.as_bytes())?;
             } else {
                 let replacement = Replacement::create(path, self.force)?;
-                replacement.file()?.write_at(0, svg.as_bytes(), Wait::Allowed)?;
+                let file = replacement.file()?;
+                file.set_len(svg.len() as u64)?;
+                file.write_at(0, svg.as_bytes(), Wait::Allowed)?;
                 replacement.commit()?;
                 writeln!(out, "{}: drawn", path.display())?;
             }
