@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// Set in CI, where every peer is installed: a missing one is then a failure, not a skip.
 pub const REQUIRE: &str = "PORTOLAN_REQUIRE_PEERS";
 
+/// No tool, but what some need: the right to mount.
+const ROOT: &str = "root";
+
 /// Names the file that tests which skip themselves are written to.
 const SKIPS: &str = "PORTOLAN_SKIPPED_TESTS";
 
@@ -23,6 +26,7 @@ fn package(tool: &str) -> &str {
         "mkfs.ext4" | "e2fsck" | "debugfs" => "e2fsprogs",
         "mkfs.xfs" => "xfsprogs",
         "7zz" => "7zip",
+        "unshare" => "util-linux",
         other => other,
     }
 }
@@ -52,6 +56,9 @@ fn note_skip(what: &str) {
 }
 
 fn is_here(tool: &str) -> bool {
+    if tool == ROOT {
+        return std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    }
     let Some(path) = std::env::var_os("PATH") else { return false };
     std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|d| d.join(tool).is_file())
 }

@@ -1,7 +1,7 @@
 //! Comparing two disks: by place where that decides, by bytes where it does not.
 
 use crate::watch::Watch;
-use chart::{Disk, LeafPlace, Purpose, Result, Wait};
+use chart::{Backing, Disk, LeafPlace, Purpose, Result, Source, Wait};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -158,6 +158,13 @@ impl Job<'_> {
             (Side::Zero, Side::Zero) => [false; 2],
             // The same bytes of the same file: nobody may change either disk, so both are frozen.
             (Side::Place(a, x), Side::Place(b, y)) if x == y && a.identity() == b.identity() => [false; 2],
+            (Side::Place(a, x), Side::Place(b, y)) => match shared((a, x), (b, y), len) {
+                0 => [true; 2],
+                bytes => {
+                    len = bytes;
+                    [false; 2]
+                }
+            },
             (a, b) => [!matches!(a, Side::Zero), !matches!(b, Side::Zero)],
         };
         // Pieces end on the same bounds whatever was skipped before, so that reads stay aligned.
@@ -180,10 +187,18 @@ impl Job<'_> {
     }
 }
 
+/// How many bytes two places share on their device.
+fn shared((a, x): (&dyn Source, u64), (b, y): (&dyn Source, u64), len: u64) -> u64 {
+    match (a.backing(), b.backing()) {
+        (Backing::File(a), Backing::File(b)) => io::file::shared(a, x, b, y, len),
+        _ => 0,
+    }
+}
+
 /// What a disk has at a place, as far as that is known without reading.
 enum Side<'d> {
     Zero,
-    Place(&'d dyn chart::Source, u64),
+    Place(&'d dyn Source, u64),
     Unknown,
 }
 

@@ -2,10 +2,12 @@
 
 mod direct;
 mod lock;
+mod physical;
 #[cfg(test)]
 mod tests;
 
 pub use lock::{Access, Hold, lock};
+pub use physical::shared;
 
 use chart::{Backing, Error, Identity, Limits, Result, ResultExt, Run, Source, Wait, check_range};
 use direct::Direct;
