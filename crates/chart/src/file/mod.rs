@@ -59,8 +59,19 @@ impl Written {
         json::decode(text)
     }
 
-    /// Whether these bytes begin a `.chart` file.
+    /// From the bytes of a file in either form. They are not trusted.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !bytes.starts_with(&MAGIC) => Self::from_json(text),
+            _ => Self::from_bytes(bytes),
+        }
+    }
+
+    /// Whether these bytes begin a chart that was written down: the binary form, or JSON whose first key is
+    /// `portolan_chart`.
     pub fn probe(head: &[u8]) -> bool {
-        head.starts_with(&MAGIC)
+        let object = head.trim_ascii_start().strip_prefix(b"{");
+        let json = object.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\"portolan_chart\""));
+        json || head.starts_with(&MAGIC)
     }
 }

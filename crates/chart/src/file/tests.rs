@@ -92,3 +92,13 @@ fn a_run_costs_a_few_bytes() {
     let bytes = written.to_bytes().unwrap().len();
     assert!(bytes < 12 * 10_000, "{bytes}");
 }
+
+#[test]
+fn either_form_is_recognised() {
+    for head in ["PORTOLAN...", "{\"portolan_chart\": 1", " \n{\n\t\"portolan_chart\""] {
+        assert!(Written::probe(head.as_bytes()), "{head}");
+    }
+    for head in ["", "{", "portolan_chart", "[{\"portolan_chart\"", "{\"len\": 1, \"portolan_chart\": 1"] {
+        assert!(!Written::probe(head.as_bytes()), "{head}");
+    }
+}

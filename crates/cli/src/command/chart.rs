@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     svg: Option<PathBuf>,
     /// Write the chart down, into this file: a disk of its own that holds none of the bytes. JSON where the
-    /// name ends in .json; that is opened with -f chart
+    /// name ends in .json
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["json", "svg"])]
     output: Option<PathBuf>,
     /// Replace the output, or the picture, if it is there

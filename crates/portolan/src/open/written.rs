@@ -58,11 +58,7 @@ fn read(source: &dyn Source) -> Result<Written> {
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
     source.read_at(0, &mut bytes, Wait::Allowed)?;
-    let written = match std::str::from_utf8(&bytes) {
-        Ok(text) if !Written::probe(&bytes) => Written::from_json(text),
-        _ => Written::from_bytes(&bytes),
-    };
-    written.map_err(|e| e.in_path(source.name()))
+    Written::read(&bytes).map_err(|e| e.in_path(source.name()))
 }
 
 /// Refuses a source that is another one now, or has changed since.
