@@ -2,11 +2,12 @@
 
 use crate::qcow2::{KIB, MIB, arg, converted, create, same_check};
 use crate::qcow2_bitmaps::{open, open_file};
-use chart::{Kind, Wait};
+use chart::{Kind, Source, Wait};
 use format::qcow2::{Image, Needed, Options, Repair};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use testkit::peer;
+use testkit::source::{Failing, Memory, Op};
 
 fn for_repair(path: &Path) -> Arc<Image> {
     let folder = path.parent().unwrap().to_path_buf();
@@ -130,4 +131,73 @@ fn an_image_marked_corrupt_is_repaired_only_by_a_person() {
     disk.write_at(0, &[1; 512], Wait::Allowed).unwrap();
     disk.close().unwrap();
     peer::qemu_img(&["check", "-q", arg(&path)]);
+}
+
+/// What opens it, tries to repair it and closes it again leaves every byte as it was.
+fn cannot_be_repaired(path: &Path) -> chart::Error {
+    let before = std::fs::read(path).unwrap();
+    let image = for_repair(path);
+    let refused = image.repair(Repair::All).unwrap_err();
+    let _ = image.disk("image").unwrap().close();
+    drop(image);
+    assert!(
+        std::fs::read(path).unwrap() == before,
+        "it was changed; now {} bytes",
+        path.metadata().unwrap().len()
+    );
+    refused
+}
+
+#[test]
+fn what_cannot_be_repaired_is_left_as_it_is() {
+    if !peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for options in [vec![], vec!["lazy_refcounts=on"]] {
+        let path = match options.is_empty() {
+            true => create(&dir.path().join("image.qcow2"), &options, 4 * MIB),
+            false => dirty(dir.path(), &options),
+        };
+        if options.is_empty() {
+            peer::qemu_io("qcow2", &path, &["write -P 5 64k 300k"]);
+        }
+        for len in [500_000, 6 << 16, 327_681, 300_000] {
+            open_file(&path, true).set_len(len).unwrap();
+            let refused = cannot_be_repaired(&path);
+            assert_eq!(refused.kind(), Kind::Corrupt, "{refused}");
+            assert!(refused.to_string().contains("left as it is"), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_repair_that_fails_half_way_leaves_the_length_as_it_was() {
+    if !peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dirty(dir.path(), &["lazy_refcounts=on"]);
+    let before = std::fs::read(&path).unwrap();
+    let mut failed = 0;
+    loop {
+        let memory = Arc::new(Memory::of(before.clone()));
+        let failing = Failing::new(Arc::clone(&memory) as Arc<dyn Source>);
+        failing.fail(Op::Write, failed, Kind::NoSpace);
+        let options = Options { writable: true, repair: true, ..Options::default() };
+        let image = Image::open(Arc::new(failing), &options, &mut |_| unreachable!()).unwrap();
+        let header = image.header().clone();
+        match image.repair(Repair::All) {
+            Ok(_) => break,
+            Err(e) => assert_eq!(e.kind(), Kind::NoSpace, "{e}"),
+        }
+        let after = memory.bytes();
+        // Whether the header was written is not known once that has failed: what it would name must stay.
+        let longer = after.len() > before.len();
+        assert!(after[..before.len()] == before, "the image was changed when write {failed} failed");
+        assert!(!longer || failed > 3, "{} bytes after write {failed} failed", after.len());
+        assert!(*image.header() == header);
+        failed += 1;
+    }
+    assert!(failed > 3, "only {failed} writes");
 }

@@ -40,8 +40,33 @@ impl Image {
             return Err(Error::corrupt(say).in_path(self.file.name()));
         }
         if !found.is_clean() || self.is_damaged() {
+            self.prove_repairable().map_err(|e| e.in_path(self.file.name()))?;
             self.replace_damaged_roots(Ok)?;
         }
         Ok(found)
+    }
+
+    /// Whether references are such that refcounts can be made from them. Found out without changing anything: what
+    /// cannot be repaired is somebody's only copy, and stays as it is, to the byte.
+    fn prove_repairable(&self) -> Result<()> {
+        let header = self.header().clone();
+        let (census, report) = self.census(&header)?;
+        if let Some(finding) = report.findings.first() {
+            let what = format!(
+                "the image is damaged in a way that cannot be mended here, and was left as it is: {}",
+                finding.what
+            );
+            return Err(Error::corrupt(what).at(finding.offset));
+        }
+        // The new roots go behind the end of the file: in the place of what is missing there.
+        let end = census.clusters();
+        if census.of(end) > 0 {
+            let what = format!(
+                "the tables refer to cluster {end}, which the file does not have; it seems to be cut off, and was \
+                 left as it is"
+            );
+            return Err(Error::corrupt(what).at(self.clusters.offset(end).unwrap_or(u64::MAX)));
+        }
+        Ok(())
     }
 }

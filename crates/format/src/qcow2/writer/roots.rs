@@ -91,7 +91,13 @@ impl Image {
             self.take_bitmaps(w, size != old.size)?;
         }
         let mut site = Site { clusters: self.clusters, next: w.alloc.end(), counts: BTreeMap::new() };
-        let (header, l1) = self.write_roots(&mut site, &old, roots)?;
+        let len = self.file.len();
+        let (header, l1) = self.write_roots(&mut site, &old, roots).inspect_err(|_| {
+            // Nothing names what was written behind the end; where it cannot be cut off again, it is a leak.
+            if self.file.len() > len {
+                let _ = self.file.set_len(len);
+            }
+        })?;
         self.file.flush()?;
         // The one write that makes it all true.
         self.write_fields(&header)?;
