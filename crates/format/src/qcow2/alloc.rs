@@ -5,6 +5,7 @@
 //! more: in between is a leak, never a corruption. So blocks may be written at any time. What must wait is the
 //! table's pointer to a new block (until the block is durable), and the header's to a new table.
 
+use super::guard::Guard;
 use super::layout::{MAX_REFCOUNT_TABLE_BYTES, REFCOUNT_TABLE_RESERVED};
 use super::refcount::{RefcountTable, Width, read_block};
 use super::{Clusters, Header};
@@ -53,6 +54,8 @@ pub(super) struct Allocator {
     file: Arc<dyn Source>,
     clusters: Clusters,
     width: Width,
+    /// What is never given out.
+    guard: Arc<Guard>,
     table: Vec<u64>,
     table_offset: u64,
     /// How many entries the table on disk has; the one in memory may be longer until it is moved.
@@ -70,7 +73,7 @@ pub(super) struct Allocator {
 
 impl Allocator {
     /// Those of the image in `file`.
-    pub(super) fn open(file: Arc<dyn Source>, header: &Header) -> Result<Allocator> {
+    pub(super) fn open(file: Arc<dyn Source>, header: &Header, guard: Arc<Guard>) -> Result<Allocator> {
         let clusters = header.clusters()?;
         let RefcountTable { entries: mut table, width, .. } = RefcountTable::read(file.as_ref(), header)?;
         for entry in &mut table {
@@ -80,6 +83,7 @@ impl Allocator {
         Ok(Allocator {
             clusters,
             width,
+            guard,
             table_offset: header.refcount_table_offset,
             table_on_disk: to_u64(table.len()),
             moved_to: None,
@@ -101,6 +105,33 @@ impl Allocator {
     fn place(&self, cluster: u64) -> (u64, u64) {
         let per_block = self.per_block().max(1);
         (cluster.checked_div(per_block).unwrap_or(0), cluster.checked_rem(per_block).unwrap_or(0))
+    }
+
+    /// Where the blocks are.
+    pub(super) fn block_offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.table.iter().copied().filter(|&offset| offset != 0)
+    }
+
+    /// Whether clusters that the file does not have are counted.
+    pub(super) fn counts_past_end(&mut self) -> Result<bool> {
+        let (first, entry) = self.place(self.end);
+        let behind = self.table.iter().skip(to_index(first).saturating_add(1)).any(|&offset| offset != 0);
+        let (width, per_block) = (self.width, self.per_block());
+        let here = self.block(first)?;
+        Ok(behind || here.is_some_and(|b| (entry..per_block).any(|entry| width.read(&b.bytes, entry) != 0)))
+    }
+
+    /// Refuses clusters that are about to be used and are a table's.
+    fn refuse_tables(&self, mut clusters: Range<u64>) -> Result<()> {
+        match clusters.find(|&cluster| self.guard.holds(cluster)) {
+            Some(cluster) => {
+                let what = format!(
+                    "cluster {cluster} holds a table of the image but is not counted as used; repair it"
+                );
+                Err(Error::corrupt(what).at(self.clusters.offset(cluster).unwrap_or(u64::MAX)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The first cluster that was never used.
@@ -168,6 +199,8 @@ impl Allocator {
         match self.count(cluster)? {
             // Somebody else's miscount: the cluster is left to those who check the image.
             0 => Ok(false),
+            // Only a wrong map lets go of a table.
+            1 if self.guard.holds(cluster) => Ok(false),
             1 => {
                 self.set(cluster, 0)?;
                 self.hint = self.hint.min(cluster);
@@ -214,6 +247,7 @@ impl Allocator {
                 continue;
             }
             if self.count(cluster)? == 0 {
+                self.refuse_tables(cluster..cluster.saturating_add(1))?;
                 let mut count = 1_u64;
                 while count < want && self.is_free(cluster.saturating_add(count))? {
                     count = count.saturating_add(1);
@@ -243,7 +277,10 @@ impl Allocator {
 
     fn is_free(&mut self, cluster: u64) -> Result<bool> {
         let (index, _) = self.place(cluster);
-        Ok(cluster < self.end && self.entry(index) != 0 && self.count(cluster)? == 0)
+        Ok(cluster < self.end
+            && self.entry(index) != 0
+            && self.count(cluster)? == 0
+            && !self.guard.holds(cluster))
     }
 
     /// Clusters at the end of the file, with the blocks that count them.
@@ -269,6 +306,7 @@ impl Allocator {
         }
         let first = from.saturating_add(blocks);
         let end = first.saturating_add(want);
+        self.refuse_tables(from..end)?;
         let bytes =
             self.clusters.offset(end).ok_or_else(|| Error::no_space("the image cannot grow further"))?;
         if bytes > self.file.len() {
@@ -296,6 +334,7 @@ impl Allocator {
             return Err(Error::no_space("the refcount table is too short"));
         };
         *entry = offset;
+        self.guard.add((cluster, 1));
         self.new_entries.insert(index);
         self.blocks.insert(index, Block { bytes: vec![0; to_index(self.clusters.size())], dirty: 0..0 });
         Ok(())
@@ -380,11 +419,13 @@ impl Allocator {
 
     /// The header names the moved table. Returns the old one's clusters, which are free once that is durable.
     pub(super) fn table_moved(&mut self) -> Option<(u64, u64)> {
-        let (offset, _) = self.moved_to.take()?;
+        let (offset, count) = self.moved_to.take()?;
         let old = (
             self.clusters.index(self.table_offset),
             self.clusters.count(self.table_on_disk.saturating_mul(8)),
         );
+        self.guard.add((self.clusters.index(offset), count));
+        self.guard.remove(old);
         self.table_offset = offset;
         self.table_on_disk = to_u64(self.table.len());
         self.new_entries.clear();

@@ -236,6 +236,9 @@ impl Image {
             }
         };
         let writable = entry.is_copied() && part.own_table && self.in_place.load(Ordering::Acquire);
+        if writable && source == FILE && self.guards(cluster) {
+            return Err(self.corrupt("a data cluster lies in a table of the image", offset));
+        }
         let extent = Extent { writable, ..Extent::raw(part.at, len, source, begin) };
         Ok(Answer::Here(match &self.mutator {
             // Where a bitmap does not know of a write yet, it must be told first (law 4).
@@ -261,6 +264,12 @@ impl Image {
             return Err(Error::corrupt(what).at(offset).in_path(self.file.name()));
         }
         Ok(len.saturating_sub(offset.saturating_add(part.within)).min(part.len))
+    }
+
+    /// Whether a cluster holds a table, as far as is known: from the first write on.
+    #[inline]
+    pub(super) fn guards(&self, cluster: u64) -> bool {
+        self.mutator.as_ref().is_some_and(|mutator| mutator.guard.holds(cluster))
     }
 
     fn compressed(&self, part: &Part, entry: L2Entry, offset: u64, stored_len: u64) -> Result<Answer> {

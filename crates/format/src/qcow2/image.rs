@@ -1,6 +1,7 @@
 //! Opening an image, and the disk it makes.
 
 use super::alloc::Allocator;
+use super::guard::Guard;
 use super::writer::Mutator;
 use super::{Clusters, Compression, Header, L1, chart::Reserved, snapshot};
 use super::{Image, Needed, Opener, Options, Role, cache::SliceCache, layout::incompatible};
@@ -37,7 +38,11 @@ impl Image {
             if has_data_file && !options.alone { Some(open_data_file(&header, opener)?) } else { None };
         let below = if options.alone { None } else { open_backing(&header, opener)? };
         let mutator = match options.writable {
-            true => Some(Mutator::new(Allocator::open(Arc::clone(&file), &header)?, is_damaged(&header))),
+            true => {
+                let guard = Arc::new(Guard::default());
+                let alloc = Allocator::open(Arc::clone(&file), &header, Arc::clone(&guard))?;
+                Some(Mutator::new(alloc, guard, is_damaged(&header)))
+            }
             false => None,
         };
         Ok(Image {

@@ -13,6 +13,7 @@ mod cluster;
 pub mod create;
 pub mod emit;
 mod entry;
+mod guard;
 mod header;
 mod image;
 mod info;

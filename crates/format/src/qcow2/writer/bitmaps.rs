@@ -350,6 +350,7 @@ impl Image {
     fn let_old_go(&self, w: &mut Writer, old: &Header, stored: &[Bitmap], new: &[Bitmap]) -> Result<()> {
         let Some(place) = old.bitmaps().filter(|_| !stored.is_empty()) else { return Ok(()) };
         let (offset, size) = (place.bitmap_directory_offset.get(), place.bitmap_directory_size.get());
+        self.unguard(offset, size)?;
         self.let_run_go(w, offset, size);
         for bitmap in stored.iter().filter(|old| !new.iter().any(|new| new.table_offset == old.table_offset))
         {
@@ -360,11 +361,17 @@ impl Image {
                 Err(e) => return Err(e),
             };
             let bytes = u64::from(bitmap.table_size).saturating_mul(8);
+            self.unguard(bitmap.table_offset, bytes)?;
             self.let_run_go(w, bitmap.table_offset, bytes);
             for entry in table {
                 self.let_run_go(w, entry & OFFSET_MASK, 1);
             }
         }
+        Ok(())
+    }
+
+    fn unguard(&self, offset: u64, bytes: u64) -> Result<()> {
+        self.mutator()?.guard.remove((self.clusters.index(offset), self.clusters.count(bytes)));
         Ok(())
     }
 

@@ -86,10 +86,12 @@ impl Image {
                 let bytes = self.table_bytes(table)?;
                 self.file.write_at(new, &bytes, Wait::Allowed)?;
                 w.unmap(self.clusters.index(table), 1);
+                self.mutator()?.guard.remove((self.clusters.index(table), 1));
             }
             None if !run.fresh => io::file::write_zeros(self.file.as_ref(), new, size)?,
             None => {}
         }
+        self.mutator()?.guard.add((run.first, 1));
         w.new_tables.insert(new);
         w.dirty_l1.insert(index);
         self.l1.set(index, L1Entry(new | OFLAG_COPIED));

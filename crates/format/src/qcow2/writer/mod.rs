@@ -9,6 +9,7 @@ mod bitmap_edits;
 mod bitmaps;
 mod commit;
 mod entries;
+mod guarding;
 mod head;
 mod rebase;
 mod repair;
@@ -23,6 +24,7 @@ pub use rebase::Rebased;
 pub use repair::Repair;
 
 use super::alloc::Allocator;
+use super::guard::Guard;
 use super::track::Marks;
 use super::{Image, layout};
 use ::chart::{ChartMut, Epochs, Error, Intent, Reservation, Reserve, Result, SetMode, To};
@@ -34,6 +36,8 @@ pub(super) struct Mutator {
     pub(super) epochs: Arc<Epochs>,
     /// Where bitmaps know of writes already.
     pub(super) marks: Marks,
+    /// Where the tables are, from the first write on.
+    pub(super) guard: Arc<Guard>,
     state: Mutex<Writer>,
     /// Told when a reservation ends or the image thaws.
     changed: Condvar,
@@ -70,7 +74,7 @@ pub(super) struct Lowered {
 }
 
 impl Mutator {
-    pub(super) fn new(alloc: Allocator, damaged: bool) -> Self {
+    pub(super) fn new(alloc: Allocator, guard: Arc<Guard>, damaged: bool) -> Self {
         let writer = Writer {
             alloc,
             unmapped: Vec::new(),
@@ -86,6 +90,7 @@ impl Mutator {
         Mutator {
             epochs: Arc::default(),
             marks: Marks::default(),
+            guard,
             state: Mutex::new(writer),
             changed: Condvar::new(),
         }
@@ -116,23 +121,31 @@ impl Image {
 
     /// The writer, once nothing forbids a new reservation, and once the header says that the image is written.
     fn begin(&self) -> Result<MutexGuard<'_, Writer>> {
-        let writer = self.begin_on_any()?;
-        if writer.damaged {
-            let what =
-                "the image was not closed properly, or is marked corrupt; repair it before it is written";
-            return Err(Error::corrupt(what).in_path(self.file.name()));
-        }
-        Ok(writer)
+        self.begin_with(true)
     }
 
     /// The same on an image that has yet to be repaired.
     fn begin_on_any(&self) -> Result<MutexGuard<'_, Writer>> {
+        self.begin_with(false)
+    }
+
+    fn begin_with(&self, sound: bool) -> Result<MutexGuard<'_, Writer>> {
         let mutator = self.mutator()?;
         let mut writer = self.writer()?;
         while writer.frozen {
             writer = mutator.changed.wait(writer).unwrap_or_else(PoisonError::into_inner);
         }
+        if sound && writer.damaged {
+            let what =
+                "the image was not closed properly, or is marked corrupt; repair it before it is written";
+            return Err(Error::corrupt(what).in_path(self.file.name()));
+        }
         if !writer.started {
+            if let Err(e) = self.guard_tables(&mut writer)
+                && sound
+            {
+                return Err(e.in_path(self.file.name()));
+            }
             self.start()?;
             self.start_bitmaps(&mut writer)?;
             writer.started = true;

@@ -30,7 +30,11 @@ impl Image {
         let mut w = self.begin()?;
         let want = want.min(self.size().saturating_sub(at)).max(1);
         let start = self.clusters.start(at);
-        let reservation = match self.find(at, want, intent)? {
+        let found = self.find(at, want, intent)?;
+        if let Found::Within { offset, .. } = found {
+            self.refuse_room(start, offset)?;
+        }
+        let reservation = match found {
             Found::Already(len) => {
                 let len = len.min(want);
                 if intent == Intent::Write {
@@ -55,6 +59,24 @@ impl Image {
         }
         w.open = w.open.saturating_add(1);
         Ok(Reserve::Ready(reservation))
+    }
+
+    /// Refuses room for data where none can be: lookups, which do not go there, have not looked.
+    fn refuse_room(&self, start: u64, offset: u64) -> Result<()> {
+        if self.clusters.within(offset) != 0 {
+            return Err(self.corrupt("a data cluster does not begin where a cluster does", offset));
+        }
+        if self.has_data_file {
+            let wrong = "a cluster is not where it must be in the data file";
+            return if offset == start { Ok(()) } else { Err(self.corrupt(wrong, offset)) };
+        }
+        if self.guards(self.clusters.index(offset)) {
+            return Err(self.corrupt("a data cluster lies in a table of the image", offset));
+        }
+        if offset >= self.file.len() {
+            return Err(self.corrupt("a data cluster lies past the end of its file", offset));
+        }
+        Ok(())
     }
 
     /// New clusters: the one that begins at `start`, and those behind it that the request needs too.

@@ -137,7 +137,10 @@ impl Image {
         self.flush_with(w)?;
         self.name_l1(offset, entries)?;
         self.l1.resize(entries)?;
-        w.unmap(self.clusters.index(old.0), self.clusters.count(old.1));
+        self.mutator()?.guard.add((run.first, run.count));
+        let old = (self.clusters.index(old.0), self.clusters.count(old.1));
+        self.mutator()?.guard.remove(old);
+        w.unmap(old.0, old.1);
         self.flush_with(w)
     }
 

@@ -15,8 +15,8 @@ use crate::qcow2::refcount::Width;
 use crate::qcow2::{Clusters, Header, Image, L1Entry, Snapshot, snapshot};
 use chart::{Error, Result, Wait};
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 /// What is written at once, of refcounts.
 const PIECE: u64 = 1 << 20;
@@ -139,6 +139,15 @@ impl Image {
         if let Some(finding) = report.findings.first() {
             let what = format!("the image is damaged in a way that cannot be mended here: {}", finding.what);
             return Err(Error::corrupt(what).at(finding.offset));
+        }
+        let first_new = self.clusters.index(l1_offset);
+        if let Some(cluster) =
+            (first_new..=census.clusters()).find(|&c| census.of(c) > u64::from(c < site.next))
+        {
+            let what = format!(
+                "the tables refer to cluster {cluster}, which the file did not have; it seems to be cut off"
+            );
+            return Err(Error::corrupt(what).at(self.clusters.offset(cluster).unwrap_or(u64::MAX)));
         }
         let l1 = self.correct_flags(site, &census, &roots.l1, fresh.is_some())?;
         self.reach(site)?;
@@ -272,7 +281,7 @@ impl Image {
         reserved_l1.set(self.clusters.index(header.l1_table_offset), l1_clusters);
         let table = self.clusters.index(header.refcount_table_offset);
         reserved_refcounts.set(table, header.refcount_table_clusters.into());
-        let alloc = Allocator::open(std::sync::Arc::clone(&self.file), &header)?;
+        let alloc = Allocator::open(Arc::clone(&self.file), &header, Arc::clone(&self.mutator()?.guard))?;
         *self.header.write().unwrap_or_else(PoisonError::into_inner) = header;
         let epochs = &self.mutator()?.epochs;
         epochs.wait_over(epochs.now());
@@ -280,6 +289,9 @@ impl Image {
         w.alloc = alloc;
         w.unmapped.clear();
         w.retired.clear();
+        // Unless tables still share places.
+        w.damaged = true;
+        self.guard_tables(w)?;
         w.damaged = false;
         Ok(())
     }
