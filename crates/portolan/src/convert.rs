@@ -55,6 +55,8 @@ pub struct Report {
     pub encoded: u64,
     /// Taken over as they were encoded.
     pub passed: u64,
+    /// Bytes of the new file, not of the disk: the format's own tables.
+    pub tables: u64,
 }
 
 impl Report {
@@ -99,28 +101,43 @@ fn fill(disk: &Arc<Disk>, sink: &File, format: Format, options: &Options<'_>) ->
                 return Err(Error::unsupported("raw disks cannot be compressed"));
             }
             create::finish(Format::Raw, &options.options)?;
-            move_all(disk, disk.len(), sink, options, true)
+            move_all(disk, sink, options, true)
         }
         Format::Qcow2 => {
             let new = create::qcow2_options(disk.len(), options.options.clone())?;
             if options.compress {
                 return pack(disk, sink, &new, options);
             }
-            let bytes = emit::emit(Arc::clone(disk), &new)?;
-            move_all(&bytes, disk.len(), sink, options, true)
+            emitted(disk, sink, &new, options)
         }
     }
 }
 
-/// Moves all of `bytes` into `sink`.
-fn move_all(
-    bytes: &Disk,
-    virtual_size: u64,
+/// Moves all of `disk` into `sink`.
+fn move_all(disk: &Disk, sink: &File, options: &Options<'_>, empty: bool) -> Result<Report> {
+    let done = io::copy::copy(disk, sink, &how(options, empty))?;
+    Ok(Report { skipped: done.skipped, ..moved(disk, sink, done) })
+}
+
+/// Moves what a qcow2 file of `disk` would be into `sink`: its tables, then its data, counted apart.
+fn emitted(
+    disk: &Arc<Disk>,
     sink: &File,
+    new: &format::qcow2::create::New,
     options: &Options<'_>,
-    empty: bool,
 ) -> Result<Report> {
-    let how = io::copy::Options {
+    let (file, tables) = emit::emit_apart(Arc::clone(disk), new)?;
+    let how = how(options, true);
+    io::copy::copy(&file, sink, &io::copy::Options { to: Some(tables), progress: None, ..how })?;
+    let done = io::copy::copy(&file, sink, &io::copy::Options { from: tables, ..how })?;
+    let stored = done.cloned + done.offloaded + done.copied + done.zeroed;
+    // What is not stored is no part of the file; and the last cluster may be longer than the disk.
+    let skipped = disk.len().saturating_sub(stored);
+    Ok(Report { skipped, tables, ..moved(disk, sink, done) })
+}
+
+fn how<'a>(options: &Options<'a>, empty: bool) -> io::copy::Options<'a> {
+    io::copy::Options {
         zero_detect: !options.keep_zeros,
         reflink: options.reflink,
         threads: options.threads,
@@ -129,19 +146,19 @@ fn move_all(
         progress: options.watch.progress,
         cancel: options.watch.cancel,
         ..io::copy::Options::default()
-    };
-    let done = io::copy::copy(bytes, sink, &how)?;
-    Ok(Report {
-        virtual_size,
+    }
+}
+
+fn moved(disk: &Disk, sink: &File, done: io::copy::Report) -> Report {
+    Report {
+        virtual_size: disk.len(),
         file_size: sink.len(),
         cloned: done.cloned,
         offloaded: done.offloaded,
         copied: done.copied,
         zeroed: done.zeroed,
-        skipped: done.skipped,
-        encoded: 0,
-        passed: 0,
-    })
+        ..Report::default()
+    }
 }
 
 fn pack(disk: &Disk, sink: &File, new: &format::qcow2::create::New, options: &Options<'_>) -> Result<Report> {
@@ -158,7 +175,8 @@ fn pack(disk: &Disk, sink: &File, new: &format::qcow2::create::New, options: &Op
         copied: done.plain,
         encoded: done.encoded,
         passed: done.passed,
-        skipped: done.zeros,
+        skipped: disk.len().saturating_sub(done.plain + done.encoded + done.passed),
+        tables: sink.len().saturating_sub(done.stored),
         ..Report::default()
     })
 }
@@ -183,7 +201,7 @@ fn onto_device(disk: &Arc<Disk>, device: &File, format: Format, options: &Option
     if format != Format::Raw {
         return Err(Error::unsupported(format!("a device can be filled as raw, not as {format}")));
     }
-    let report = move_all(disk, disk.len(), device, options, false)?;
+    let report = move_all(disk, device, options, false)?;
     device.flush()?;
     Ok(report)
 }

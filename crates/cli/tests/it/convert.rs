@@ -30,12 +30,25 @@ fn every_pair_holds_the_same_disk() {
 fn the_report_counts_every_byte() {
     let dir = Dir::new();
     dir.raw("a.raw", 9 << 20);
-    let report = dir.ok("convert --json --reflink never a.raw b.raw").json();
-    let sum: u64 = ["cloned", "offloaded", "copied", "zeroed", "skipped"]
-        .map(|k| report[k].as_u64().unwrap())
-        .iter()
-        .sum();
-    assert_eq!((sum, &report["skipped"]), (9 << 20, &(6 << 20).into()), "{report}");
+    let data = 3 << 20;
+    for target in ["b.raw", "-O qcow2 b", "-c b.qcow2"] {
+        let report = dir.ok(&format!("convert --json --reflink never a.raw {target}")).json();
+        let count = |keys: &[&str]| keys.iter().map(|k| report[*k].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(
+            count(&["cloned", "offloaded", "copied", "zeroed", "encoded", "passed"]),
+            data,
+            "{report}"
+        );
+        assert_eq!(count(&["skipped"]), (9 << 20) - data, "{report}");
+        assert_eq!(count(&["tables"]) > 0, target != "b.raw", "{report}");
+    }
+    // A disk that ends within a cluster, and one of holes alone.
+    std::fs::write(dir.join("odd.raw"), [7; 700]).unwrap();
+    let report = dir.ok("convert --json --reflink never odd.raw odd.qcow2").json();
+    assert_eq!((&report["copied"], &report["skipped"]), (&700.into(), &0.into()), "{report}");
+    dir.ok("create -q empty.raw 2G");
+    let report = dir.ok("convert --json empty.raw empty.qcow2").json();
+    assert_eq!((&report["copied"], &report["skipped"]), (&0.into(), &(2_u64 << 30).into()), "{report}");
 }
 
 #[test]

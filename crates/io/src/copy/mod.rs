@@ -36,6 +36,10 @@ pub struct Options<'a> {
     pub zero_detect: bool,
     /// Whether to clone.
     pub reflink: Reflink,
+    /// Where to begin: what lies before is left as it is in the sink.
+    pub from: u64,
+    /// Where to end, if before the end of the disk.
+    pub to: Option<u64>,
     /// Which engine moves the bytes.
     pub engine: Choice,
     /// How many workers; 0 means as many as do good here.
@@ -128,14 +132,17 @@ impl Job<'_> {
     }
 }
 
-/// Copies all of `disk` to the beginning of `sink`, which is made long enough if it is not. Not flushed.
+/// Copies all of `disk`, or the range that the options name, to the same place in `sink`, which is made long enough
+/// for the whole disk if it is not. Not flushed.
 pub fn copy(disk: &Disk, sink: &dyn Source, options: &Options<'_>) -> Result<Report> {
-    let total = disk.len();
-    if sink.len() < total {
-        sink.set_len(total)?;
+    if sink.len() < disk.len() {
+        sink.set_len(disk.len())?;
     }
+    let to = options.to.unwrap_or(u64::MAX).min(disk.len());
+    let range = options.from.min(to)..to;
+    let total = range.end - range.start;
     let job = Job { sink, options: *options, total, done: AtomicU64::new(0), failed: AtomicBool::new(false) };
-    let planner = Mutex::new(Planner::new(disk, total, options));
+    let planner = Mutex::new(Planner::new(disk, range, options));
     let outcome = Mutex::new((Report::default(), None));
     let threads = if options.threads == 0 { default_threads() } else { options.threads };
     std::thread::scope(|scope| {

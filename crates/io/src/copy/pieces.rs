@@ -3,6 +3,7 @@
 use super::{Options, Reflink};
 use chart::{Backing, Disk, Leaf, LeafPlace, Plan, Purpose, Result, Wait};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a worker copies at once: what its buffer holds.
@@ -39,19 +40,20 @@ pub(super) enum Way {
 pub(super) struct Planner<'d> {
     disk: &'d Disk,
     at: u64,
-    total: u64,
+    end: u64,
     clones: bool,
     queue: VecDeque<Piece<'d>>,
 }
 
 impl<'d> Planner<'d> {
-    pub(super) fn new(disk: &'d Disk, total: u64, options: &Options<'_>) -> Self {
-        Planner { disk, at: 0, total, clones: options.reflink != Reflink::Never, queue: VecDeque::new() }
+    pub(super) fn new(disk: &'d Disk, range: Range<u64>, options: &Options<'_>) -> Self {
+        let clones = options.reflink != Reflink::Never;
+        Planner { disk, at: range.start, end: range.end, clones, queue: VecDeque::new() }
     }
 
     /// The next piece, or none when all are given out.
     pub(super) fn next(&mut self) -> Result<Option<Piece<'d>>> {
-        while self.queue.is_empty() && self.at < self.total {
+        while self.queue.is_empty() && self.at < self.end {
             self.plan_batch()?;
         }
         Ok(self.queue.pop_front())
@@ -73,7 +75,7 @@ impl<'d> Planner<'d> {
     }
 
     fn plan_batch(&mut self) -> Result<()> {
-        let want = (self.total - self.at).min(BATCH_BYTES);
+        let want = (self.end - self.at).min(BATCH_BYTES);
         let plan = self.disk.plan(self.at, want, BATCH_LEAVES, Wait::Allowed, Purpose::Locate)?;
         let plan = Arc::new(plan);
         let mut run: Option<Leaf<'d>> = None;

@@ -23,6 +23,11 @@ use tables::{Layout, Tables};
 /// The bytes of the qcow2 file that holds what `disk` holds, as a disk. Nothing of it is stored; `disk` must not
 /// change while it is in use.
 pub fn emit(disk: Arc<Disk>, new: &New) -> Result<Arc<Disk>> {
+    emit_apart(disk, new).map(|(file, _)| file)
+}
+
+/// The same, and how many bytes at the beginning of the file are tables: the rest is the disk's own.
+pub fn emit_apart(disk: Arc<Disk>, new: &New) -> Result<(Arc<Disk>, u64)> {
     let clusters = plain(&disk, new)?;
     let survey = Arc::new(Survey::of(&disk, clusters)?);
     let layout = Layout::new(new, clusters, &survey, survey.count())?;
@@ -32,7 +37,8 @@ pub fn emit(disk: Arc<Disk>, new: &New) -> Result<Arc<Disk>> {
     let chart = Emitted { meta_len, size: disk.len(), clusters, survey };
     let name = format!("{} as qcow2", disk.name());
     let geometry = Geometry { preferred: 1 << 20, ..Geometry::default() };
-    Disk::builder(name, Arc::new(chart)).source(Arc::new(meta)).source(disk).geometry(geometry).build()
+    let file = Disk::builder(name, Arc::new(chart)).source(Arc::new(meta)).source(disk);
+    Ok((file.geometry(geometry).build()?, meta_len))
 }
 
 /// Refuses what a file that is emitted cannot be: it stands alone, and holds just what the disk does.
