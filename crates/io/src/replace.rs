@@ -1,15 +1,20 @@
 //! A new file that takes its place only when it is whole.
 
 use crate::file::{Access, File, Options, lock};
-use chart::{Error, Result, ResultExt, Source};
+use chart::{Error, Result, ResultExt, Source, Wait};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A file being made under a temporary name beside its destination. Dropped before [`Replacement::commit`], it
-/// is gone and the destination is as it was.
+/// A file being made for its destination. Where the file system can, it has no name until it is whole, so that
+/// whatever ends the process leaves nothing; elsewhere it has a temporary one beside the destination. Dropped
+/// before [`Replacement::commit`], it is gone and the destination is as it was.
 pub struct Replacement {
     target: PathBuf,
-    temporary: PathBuf,
+    /// The name it has meanwhile, if it has one.
+    temporary: Option<PathBuf>,
     file: Option<File>,
     /// What is there, locked so that nobody begins to write to a file that is about to be gone.
     replaced: Option<File>,
@@ -20,7 +25,6 @@ impl Replacement {
     /// Begins a file that will be `target`. Refuses what is there, unless `force`; and even then what is no file,
     /// and a file that is being written.
     pub fn create(target: impl Into<PathBuf>, force: bool) -> Result<Self> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let mut target = target.into();
         if let Ok(there) = target.symlink_metadata() {
             if !force {
@@ -36,14 +40,9 @@ impl Replacement {
                 target = target.canonicalize().in_path(&target)?;
             }
         }
-        let Some(name) = target.file_name() else {
+        if target.file_name().is_none() {
             return Err(Error::invalid("names no file to write").in_path(target));
-        };
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        let serial = COUNT.fetch_add(1, Ordering::Relaxed);
-        temporary.push(format!(".{}-{serial}.part", std::process::id()));
-        let temporary = folder_of(&target).join(temporary);
+        }
         let replaced = File::open(&target, Options::default()).ok();
         if let Some(there) = &replaced {
             lock(there, Access::Read)?;
@@ -53,8 +52,22 @@ impl Replacement {
             let what = format!("the directory {} is not there", folder.display());
             return Err(Error::not_found(what).in_path(target));
         }
-        let file = File::open(&temporary, Options { create_new: true, ..Options::default() })?;
+        let (file, temporary) = match nameless(&target) {
+            Some(file) => (file, None),
+            None => {
+                let temporary = temporary_name(&target);
+                (open(&target, &temporary, OFlags::CREATE | OFlags::EXCL)?, Some(temporary))
+            }
+        };
         Ok(Replacement { target, temporary, file: Some(file), replaced, force })
+    }
+
+    /// Fills it with these bytes, and commits it.
+    pub fn write_whole(self, bytes: &[u8]) -> Result<()> {
+        let file = self.file()?;
+        file.set_len(bytes.len() as u64)?;
+        file.write_at(0, bytes, Wait::Allowed)?;
+        self.commit()
     }
 
     /// The file to fill.
@@ -66,38 +79,99 @@ impl Replacement {
     pub fn commit(mut self) -> Result<()> {
         let file = self.file.take().ok_or_else(|| Error::invalid("the file is finished"))?;
         file.flush()?;
-        if self.force {
-            std::fs::rename(&self.temporary, &self.target).in_path(&self.target)?;
+        if self.temporary.is_none() {
+            self.name_nameless(&file)?;
         } else {
-            self.name_if_free()?;
+            self.rename()?;
         }
-        self.temporary = PathBuf::new();
         drop(self.replaced.take()); // it has no name any more
         let folder = folder_of(&self.target);
         std::fs::File::open(folder).and_then(|f| f.sync_all()).in_path(folder)
     }
 
-    /// A rename that does not replace what somebody else made meanwhile.
-    fn name_if_free(&self) -> Result<()> {
-        use rustix::fs::{CWD, RenameFlags};
-        match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.target, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::EXIST) => Err(exists(&self.target)),
-            // Not every file system has it; a hard link refuses in the same way.
-            Err(_) => {
-                std::fs::hard_link(&self.temporary, &self.target).in_path(&self.target)?;
-                std::fs::remove_file(&self.temporary).in_path(&self.temporary)
+    /// Gives a file without a name its own: where that is taken, by way of a temporary one.
+    fn name_nameless(&mut self, file: &File) -> Result<()> {
+        match link(file, &self.target) {
+            Ok(()) => {}
+            Err(Errno::EXIST) if self.force => {
+                let temporary = temporary_name(&self.target);
+                link(file, &temporary).map_err(std::io::Error::from).in_path(&self.target)?;
+                self.temporary = Some(temporary);
+                self.rename()?;
             }
+            Err(Errno::EXIST) => return Err(exists(&self.target)),
+            Err(e) => return Err(std::io::Error::from(e)).in_path(&self.target),
         }
+        // That it has a name now is a change of the file, too.
+        rustix::fs::fsync(file.fd()).map_err(std::io::Error::from).in_path(&self.target)
+    }
+
+    /// Gives a file with a temporary name its own.
+    fn rename(&mut self) -> Result<()> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        if self.force {
+            std::fs::rename(temporary, &self.target).in_path(&self.target)?;
+        } else {
+            rename_if_free(temporary, &self.target)?;
+        }
+        self.temporary = None;
+        Ok(())
     }
 }
 
 impl Drop for Replacement {
     fn drop(&mut self) {
-        if !self.temporary.as_os_str().is_empty() {
-            let _ = std::fs::remove_file(&self.temporary);
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
         }
     }
+}
+
+/// A file on the target's file system that has no name, where there can be one that is given a name later.
+fn nameless(target: &Path) -> Option<File> {
+    let file = open(target, folder_of(target), OFlags::TMPFILE).ok()?;
+    // Naming it goes through /proc.
+    link_source(&file).exists().then_some(file)
+}
+
+/// Opens a new file at `path`, called `target` in what is said of it.
+fn open(target: &Path, path: &Path, flags: OFlags) -> Result<File> {
+    let flags = flags | OFlags::RDWR | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644));
+    let fd = fd.map_err(std::io::Error::from).in_path(target)?;
+    File::from_fd(fd, target.to_path_buf(), Options { writable: true, ..Options::default() })
+}
+
+fn link_source(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.fd().as_raw_fd()))
+}
+
+/// Gives a file that has no name this one, if it is free.
+fn link(file: &File, name: &Path) -> Result<(), Errno> {
+    rustix::fs::linkat(CWD, link_source(file), CWD, name, AtFlags::SYMLINK_FOLLOW)
+}
+
+/// A rename that does not replace what somebody else made meanwhile.
+fn rename_if_free(from: &Path, to: &Path) -> Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => Err(exists(to)),
+        // Not every file system has it; a hard link refuses in the same way.
+        Err(_) => {
+            std::fs::hard_link(from, to).in_path(to)?;
+            std::fs::remove_file(from).in_path(from)
+        }
+    }
+}
+
+/// A name beside the target that nobody else has.
+fn temporary_name(target: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let serial = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut name = std::ffi::OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(format!(".{}-{serial}.part", std::process::id()));
+    folder_of(target).join(name)
 }
 
 fn exists(target: &Path) -> Error {

@@ -52,11 +52,7 @@ pub fn write(image: &Image, target: &Path, force: bool) -> Result<Report> {
     };
     let json = target.extension().is_some_and(|e| e == "json");
     let bytes = if json { written.to_json()?.into_bytes() } else { written.to_bytes()? };
-    let replacement = Replacement::create(target, force)?;
-    let file = replacement.file()?;
-    file.set_len(bytes.len() as u64)?;
-    file.write_at(0, &bytes, Wait::Allowed)?;
-    replacement.commit()?;
+    Replacement::create(target, force)?.write_whole(&bytes)?;
     Ok(Report {
         virtual_size: disk.len(),
         file_size: bytes.len() as u64,

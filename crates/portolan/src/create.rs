@@ -1,10 +1,10 @@
 //! Making new images.
 
+use crate::watch::{Watch, Watched};
 use crate::{Format, Gate, Location, Options, Spec, open, size};
 use chart::{Error, Result, Source};
 use format::qcow2::create::{Backing, New, Preallocation};
 use format::qcow2::{self, Compression};
-use io::file::File;
 use io::replace::Replacement;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,7 +47,7 @@ impl Request {
 }
 
 /// Makes an image at `path`: whole, or not at all. Returns the disk's length.
-pub fn create(path: &Path, request: &Request) -> Result<u64> {
+pub fn create(path: &Path, request: &Request, watch: Watch<'_>) -> Result<u64> {
     let mut options = request.options.clone();
     let backing = backing(path, request, &mut options)?;
     let backed = backing.as_ref().and_then(|(_, len)| *len);
@@ -59,11 +59,11 @@ pub fn create(path: &Path, request: &Request) -> Result<u64> {
     };
     match request.format {
         Format::Chart => return Err(Format::only_charted()),
-        Format::Raw => raw(path, size, request, options)?,
+        Format::Raw => raw(path, size, request, options, watch)?,
         Format::Qcow2 => {
             let mut new = qcow2_options(size, options)?;
             new.backing = backing.map(|(backing, _)| backing);
-            qcow2(path, &new, request.force)?;
+            qcow2(path, &new, request.force, watch)?;
         }
     }
     Ok(size)
@@ -99,12 +99,21 @@ fn backing(
         let named = crate::gate::beside(&Location::File(path.to_path_buf()), &name)?;
         let spec = Spec { format: Some(format.clone()), ..named };
         let options = Options { gate: request.gate.clone(), ..Options::default() };
-        Some(open(&spec, &options).map_err(|e| e.during("opening the backing file"))?.disk.len())
+        let opened = open(&spec, &options).map_err(|e| e.during("opening the backing file"))?;
+        // It would be replaced by an image that stands on itself, and what it holds would be gone.
+        crate::convert::refuse_own(&opened.image, path)?;
+        Some(opened.disk.len())
     };
     Ok(Some((Backing { name, format: Some(format) }, len)))
 }
 
-fn raw(path: &Path, size: u64, request: &Request, mut options: BTreeMap<String, String>) -> Result<()> {
+fn raw(
+    path: &Path,
+    size: u64,
+    request: &Request,
+    mut options: BTreeMap<String, String>,
+    watch: Watch<'_>,
+) -> Result<()> {
     let preallocation = preallocation(&mut options)?;
     finish(Format::Raw, &options)?;
     let replacement = Replacement::create(path, request.force)?;
@@ -115,13 +124,13 @@ fn raw(path: &Path, size: u64, request: &Request, mut options: BTreeMap<String, 
         Preallocation::Metadata => {
             return Err(Error::unsupported("a raw disk has no metadata to preallocate: off, falloc or full"));
         }
-        Preallocation::Falloc => file.reserve_space(0, size)?,
-        Preallocation::Full => io::file::write_zeros(file, 0, size)?,
+        Preallocation::Falloc => watch.in_steps(0, size, |at, len| file.reserve_space(at, len))?,
+        Preallocation::Full => io::file::write_zeros(&Watched::new(file, watch), 0, size)?,
     }
     replacement.commit()
 }
 
-fn qcow2(path: &Path, new: &New, force: bool) -> Result<()> {
+fn qcow2(path: &Path, new: &New, force: bool, watch: Watch<'_>) -> Result<()> {
     let image = Replacement::create(path, force)?;
     let data = match &new.data_file {
         None => None,
@@ -130,15 +139,12 @@ fn qcow2(path: &Path, new: &New, force: bool) -> Result<()> {
             Some(Replacement::create(beside, force)?)
         }
     };
-    let data_file = data.as_ref().map(Replacement::file).transpose()?;
-    qcow2::create::create(image.file()?, data_file.map(as_source), new)?;
+    let data_file = data.as_ref().map(Replacement::file).transpose()?.map(|file| Watched::new(file, watch));
+    let data_file = data_file.as_ref().map(|file| file as &dyn Source);
+    qcow2::create::create(&Watched::new(image.file()?, watch), data_file, new)?;
     // The data first: an image whose data file is not there is of no use, a data file without an image does no harm.
     data.map_or(Ok(()), Replacement::commit)?;
     image.commit()
-}
-
-fn as_source(file: &File) -> &dyn Source {
-    file
 }
 
 /// What `qemu-img` calls a qcow2 image's options.

@@ -2,8 +2,7 @@
 
 use crate::Exit;
 use crate::args::{self, Access, Input};
-use crate::output::Out;
-use ::chart::{Source, Wait};
+use crate::output::{Out, plain};
 use io::replace::Replacement;
 use portolan::listing::{Kind, Row, rows};
 use portolan::size::show;
@@ -79,11 +78,7 @@ impl Args {
             if path.as_os_str() == "-" {
                 out.write_all(svg.as_bytes())?;
             } else {
-                let replacement = Replacement::create(path, self.force)?;
-                let file = replacement.file()?;
-                file.set_len(svg.len() as u64)?;
-                file.write_at(0, svg.as_bytes(), Wait::Allowed)?;
-                replacement.commit()?;
+                Replacement::create(path, self.force)?.write_whole(svg.as_bytes())?;
                 writeln!(out, "{}: drawn", path.display())?;
             }
         } else if self.json {
@@ -136,7 +131,8 @@ fn table(out: &mut Out, image: &Image, host: bool) -> anyhow::Result<()> {
     if image.chain().nth(1).is_some() {
         writeln!(out, "\nLayers:")?;
         for (depth, layer) in image.chain().enumerate() {
-            writeln!(out, "  {depth}  {} ({})", layer.spec.location, layer.format)?;
+            let name = layer.spec.location.to_string();
+            writeln!(out, "  {depth}  {} ({})", plain(&name), layer.format)?;
         }
     }
     Ok(())
@@ -146,7 +142,7 @@ fn line(out: &mut Out, row: &Row, width: usize) -> std::io::Result<()> {
     let size = show(row.length);
     let kind = row.codec.unwrap_or_else(|| name(row.kind));
     let offset = row.offset.map(|o| o.to_string()).unwrap_or_default();
-    let file = row.file.as_deref().unwrap_or("");
+    let file = plain(row.file.as_deref().unwrap_or(""));
     let text = format!(
         "{:>width$}  {:>width$}  {size:>10}  {kind:<10}  {:>5}  {offset:>width$}  {file}",
         row.start, row.length, row.depth

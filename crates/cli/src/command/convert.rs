@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 /// Write a disk in another format, moving as few bytes as the file system allows
 ///
 /// Where source and target lie on one file system that can share ranges between files (XFS, Btrfs), only tables
-/// are written. The target is made under a temporary name, flushed and renamed: an interrupted run leaves nothing
-/// behind, and the source is never touched.
+/// are written. The target gets its name when it is whole: an interrupted run leaves nothing behind, and the source is
+/// never touched.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     portolan convert disk.qcow2 disk.raw\n  \

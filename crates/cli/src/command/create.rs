@@ -4,9 +4,10 @@ use super::convert::by_name;
 use crate::Exit;
 use crate::args::{self, Access};
 use crate::output::Out;
-use portolan::Format;
+use crate::signal;
 use portolan::create::{Request, create};
 use portolan::size::{self, show};
+use portolan::{Format, Watch};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -66,7 +67,7 @@ impl Args {
             unsafe_backing: self.unsafe_backing,
             gate: self.access.gate(),
         };
-        let size = create(&self.path, &request)?;
+        let size = create(&self.path, &request, Watch { progress: None, cancel: Some(signal::cancel()) })?;
         if !self.quiet {
             writeln!(out, "{}: {format}, a disk of {}", self.path.display(), show(size))?;
         }

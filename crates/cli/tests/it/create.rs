@@ -47,6 +47,9 @@ fn sizes_are_read_as_people_write_them() {
     dir.ok("create a.raw 1.5M");
     assert_eq!(dir.join("a.raw").metadata().unwrap().len(), 3 << 19);
     assert_eq!(dir.run("create b.raw 12parsecs").code, 2);
+    // No file system takes that, and who asked for it is told of the name that was given.
+    let huge = dir.fails("create huge.raw 7E", &["huge.raw"]);
+    assert!(!huge.err.contains(".part") && !huge.err.contains(".huge"), "{}", huge.err);
     dir.ok("resize -f raw a.raw +512k");
     assert_eq!(dir.join("a.raw").metadata().unwrap().len(), 2 << 20);
     dir.fails("resize -f raw a.raw -1M", &["--shrink"]);

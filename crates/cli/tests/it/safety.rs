@@ -1,5 +1,7 @@
 use crate::run::Dir;
-use std::process::Stdio;
+use rustix::process::Signal;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -40,7 +42,27 @@ fn a_disk_is_never_its_own_target() {
 #[test]
 fn an_interrupted_run_leaves_nothing() {
     let dir = Dir::new();
-    // Random bytes, so that compressing them takes a while.
+    noise(&dir, "a.raw");
+    let before = dir.join("a.raw").metadata().unwrap().modified().unwrap();
+    let convert = "convert -c --level 9 -m 1 -O qcow2 a.raw b.qcow2";
+    for (command, signal, code) in [
+        (convert, Signal::INT, Some(130)),
+        (convert, Signal::KILL, None),
+        ("create -o preallocation=full b.raw 8G", Signal::INT, Some(130)),
+        ("create -o preallocation=full b.qcow2 8G", Signal::INT, Some(130)),
+    ] {
+        let child = dir.command(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until_at_work(&dir, &child);
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), code, "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(dir.names(), ["a.raw"], "{command}");
+    }
+    assert_eq!(dir.join("a.raw").metadata().unwrap().modified().unwrap(), before);
+}
+
+/// Random bytes, so that compressing them takes a while.
+fn noise(dir: &Dir, name: &str) {
     let mut state = 1u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -48,24 +70,25 @@ fn an_interrupted_run_leaves_nothing() {
     })
     .take(96 << 20)
     .collect();
-    std::fs::write(dir.join("a.raw"), noise).unwrap();
-    let before = dir.join("a.raw").metadata().unwrap().modified().unwrap();
-    let mut child = dir
-        .command("convert -c --level 9 -m 1 -O qcow2 a.raw b.qcow2")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    std::fs::write(dir.join(name), noise).unwrap();
+}
+
+/// Waits until a process has a new file open here: one that has no name yet.
+fn wait_until_at_work(dir: &Dir, child: &Child) {
     let began = Instant::now();
-    while dir.names().len() < 2 && began.elapsed() < Duration::from_secs(20) {
+    let here = dir.path().canonicalize().unwrap();
+    let writes = |link: PathBuf| {
+        std::fs::read_link(link)
+            .is_ok_and(|to| to.starts_with(&here) && to.to_string_lossy().contains("deleted"))
+    };
+    while began.elapsed() < Duration::from_secs(20) {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+        if open.flatten().any(|fd| writes(fd.path())) {
+            return;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let status = child.wait().unwrap();
-    assert_eq!(status.code(), Some(130));
-    assert_eq!(dir.names(), ["a.raw"]);
-    assert_eq!(dir.join("a.raw").metadata().unwrap().modified().unwrap(), before);
+    panic!("it has not begun to write");
 }
 
 #[test]
@@ -107,4 +130,45 @@ fn hints_tell_what_to_do() {
     dir.fails("info absent", &["absent"]);
     assert_eq!(dir.run("info disk#0").code, 2);
     assert_eq!(dir.run("nonsense").code, 2);
+}
+
+#[test]
+fn an_image_is_never_its_own_backing_file() {
+    let dir = Dir::new();
+    dir.ok("create base.qcow2 4M");
+    dir.ok("create -b base.qcow2 -F qcow2 over.qcow2");
+    std::fs::hard_link(dir.join("base.qcow2"), dir.join("alias.qcow2")).unwrap();
+    let before = ["base.qcow2", "over.qcow2"].map(|name| std::fs::read(dir.join(name)).unwrap());
+    for backing in ["base.qcow2", "./alias.qcow2", "over.qcow2"] {
+        dir.fails(&format!("create --force -b {backing} -F qcow2 base.qcow2"), &["its own target"]);
+    }
+    for backing in ["over.qcow2", "./over.qcow2"] {
+        dir.fails(&format!("rebase -b {backing} -F qcow2 over.qcow2"), &["below"]);
+        dir.fails(&format!("rebase -u -b {backing} -F qcow2 over.qcow2"), &["below"]);
+    }
+    assert!(before == ["base.qcow2", "over.qcow2"].map(|name| std::fs::read(dir.join(name)).unwrap()));
+}
+
+#[test]
+fn names_in_images_do_not_speak_to_the_terminal() {
+    let dir = Dir::new();
+    dir.ok("create a.qcow2 4M");
+    dir.ok("snapshot -c snapname a.qcow2");
+    dir.ok("bitmap --add a.qcow2 bitsname");
+    let mut bytes = std::fs::read(dir.join("a.qcow2")).unwrap();
+    for name in [b"snapname", b"bitsname"] {
+        let at = bytes.windows(8).rposition(|window| window == name).unwrap();
+        bytes[at..at + 8].copy_from_slice(b"\x1b[2J\nok\x7f");
+    }
+    std::fs::write(dir.join("a.qcow2"), bytes).unwrap();
+    for command in ["info a.qcow2", "snapshot a.qcow2", "bitmap a.qcow2"] {
+        let ran = dir.ok(command);
+        assert!(
+            ran.out.contains(r"\u{1b}[2J\nok\u{7f}") && !ran.out.contains(['\x1b', '\x7f']),
+            "{}",
+            ran.out
+        );
+    }
+    let ran = dir.fails("snapshot -a other a.qcow2", &[r"\u{1b}[2J\nok"]);
+    assert!(!ran.err.contains('\x1b'), "{}", ran.err);
 }
