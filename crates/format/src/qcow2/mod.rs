@@ -1,6 +1,6 @@
 //! qcow2: QEMU's image format, versions 2 and 3.
 //!
-//! An [`Image`] is the map of one file: a [`Layer`](chart::Layer) that answers from its L2 tables and leaves what
+//! An [`Image`] is the map of one file: a [`Layer`](::chart::Layer) that answers from its L2 tables and leaves what
 //! it does not hold to the backing file. Compressed clusters are frames, data clusters raw runs of the file (or of
 //! the external data file), zero clusters zeros. The image never opens what it names: it asks.
 

@@ -1,7 +1,7 @@
 //! raw: the bytes of a source as they are.
 //!
 //! One writable extent, whatever the source; where nothing is stored is the source's own answer, asked only by
-//! those who want to know. A disk in several files is a [`chart::Table`] over them.
+//! those who want to know. A disk in several files is a [`Table`](::chart::Table) over them.
 
 mod chart;
 mod split;
