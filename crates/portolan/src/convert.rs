@@ -81,7 +81,7 @@ pub fn convert(opened: &Opened, target: &Path, format: Format, options: &Options
 }
 
 /// Refuses a target that the disk itself stands on.
-fn refuse_own(image: &Image, target: &Path) -> Result<()> {
+pub(crate) fn refuse_own(image: &Image, target: &Path) -> Result<()> {
     let Ok(there) = File::open(target, FileOptions::default()) else { return Ok(()) };
     let files = image.chain().flat_map(|layer| std::iter::once(layer).chain(layer.data_file.as_deref()));
     for file in files {

@@ -1,9 +1,10 @@
 //! Rebasing: the same disk over another backing file.
 
 use crate::open::Map;
-use crate::{Format, Image, Opened, Options, Spec, Watch, gate, open};
-use chart::{Disk, Error, Result};
+use crate::{Format, Image, Location, Opened, Options, Spec, Watch, gate, open};
+use chart::{Disk, Error, Result, Source};
 use format::qcow2::create::Backing;
+use io::file::{File, Options as FileOptions};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -51,6 +52,9 @@ fn put_over(
         let what = format!("{} images have no backing file", opened.image.format);
         return Err(Error::unsupported(what).in_path(opened.image.spec.location.to_string()));
     };
+    if let Some(backing) = backing {
+        refuse_itself(opened, backing)?;
+    }
     let mut report = Report::default();
     if !request.only_name {
         let new = backing.map(|backing| new_base(opened, backing, options)).transpose()?;
@@ -89,6 +93,22 @@ fn new_base(opened: &Opened, backing: &Backing, options: &Options) -> Result<Ope
         return Err(Error::invalid(what).in_path(image.spec.location.to_string()));
     }
     Ok(base)
+}
+
+/// Refuses to put the image over itself, which even looking at names alone can tell.
+fn refuse_itself(opened: &Opened, backing: &Backing) -> Result<()> {
+    let image = &opened.image;
+    let Ok(Spec { location: Location::File(path), .. }) = gate::beside(&image.spec.location, &backing.name)
+    else {
+        return Ok(());
+    };
+    match File::open(&path, FileOptions::default()) {
+        Ok(there) if there.identity() == image.container.identity() => {
+            let what = format!("{} stands on this image: it cannot be put below it", backing.name);
+            Err(Error::invalid(what).in_path(image.spec.location.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_same(a: &Image, b: &Arc<Image>) -> bool {
