@@ -29,7 +29,7 @@ pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
             "`portolan rebase -u -b NAME -F FORMAT` puts one of them over another file."
         }
         Kind::Corrupt => "`portolan check` tells what is wrong with an image.",
-        Kind::NoSpace => "Nothing half-written was left behind. Make room, or choose another place.",
+        Kind::NoSpace => "Make room, or choose another place.",
         Kind::Unavailable => "Is the server running, and reachable from here?",
         _ => return None,
     };

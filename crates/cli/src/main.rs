@@ -57,9 +57,9 @@ fn report(e: &anyhow::Error, failed: Exit) -> Exit {
         eprintln!("portolan: interrupted; nothing half-done was left behind");
         return Exit::INTERRUPTED;
     }
-    eprintln!("portolan: {e:#}");
+    eprintln!("portolan: {}", output::plain(&format!("{e:#}")));
     if let Some(hint) = hint::of(e) {
-        eprintln!("  {hint}");
+        eprintln!("  {}", output::plain(&hint));
     }
     failed
 }

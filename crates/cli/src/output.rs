@@ -1,6 +1,7 @@
 //! What a command prints.
 
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 /// Standard output, buffered. A reader that goes away early (`| head`) is no error.
@@ -25,12 +26,30 @@ impl Out {
 
 impl Write for Out {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.write(buf)
+        // Names come from images: whatever else is forgotten, nothing but line ends and tabs gets to a terminal.
+        let obeyed = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t');
+        match buf.iter().position(obeyed) {
+            None => self.0.write(buf),
+            Some(0) => {
+                let spelled = buf.first().map(|byte| byte.escape_ascii().to_string()).unwrap_or_default();
+                self.0.write_all(spelled.as_bytes()).map(|()| 1)
+            }
+            Some(before) => self.0.write(buf.get(..before).unwrap_or_default()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
+}
+
+/// A name as it is shown to people: control characters, which a terminal would obey, are spelled out.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(spelled).collect())
 }
 
 /// Whether the error only says that nobody reads our output any more.
@@ -67,6 +86,12 @@ pub(crate) fn duration(took: std::time::Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_do_not_speak_to_the_terminal() {
+        assert_eq!(plain("über alles/a b.qcow2"), "über alles/a b.qcow2");
+        assert_eq!(plain("a\x1b[2J\nok\u{9b}1m"), "a\\u{1b}[2J\\nok\\u{9b}1m");
+    }
 
     #[test]
     fn moments() {

@@ -2,7 +2,7 @@
 
 use crate::Exit;
 use crate::args::{self, Access, Input};
-use crate::output::Out;
+use crate::output::{Out, plain};
 use portolan::bitmap::{Change, Listed, change, list};
 use portolan::size::{self, show};
 use portolan::{Spec, open};
@@ -106,7 +106,7 @@ impl Args {
 }
 
 fn print(out: &mut Out, bitmaps: &[Listed]) -> anyhow::Result<()> {
-    let width = bitmaps.iter().map(|b| b.bitmap.name.chars().count()).max().unwrap_or(0).max(6);
+    let width = bitmaps.iter().map(|b| plain(&b.bitmap.name).chars().count()).max().unwrap_or(0).max(6);
     writeln!(out, "  {:<width$}  {:>10}  {:>10}  STATE", "BITMAP", "A BIT IS", "DIRTY")?;
     for listed in bitmaps {
         let bitmap = &listed.bitmap;
@@ -116,7 +116,12 @@ fn print(out: &mut Out, bitmaps: &[Listed]) -> anyhow::Result<()> {
             (false, false) => "disabled",
         };
         let dirty = listed.dirty.map_or_else(|| "-".to_owned(), show);
-        writeln!(out, "  {:<width$}  {:>10}  {dirty:>10}  {state}", bitmap.name, show(bitmap.granularity))?;
+        writeln!(
+            out,
+            "  {:<width$}  {:>10}  {dirty:>10}  {state}",
+            plain(&bitmap.name),
+            show(bitmap.granularity)
+        )?;
     }
     Ok(())
 }

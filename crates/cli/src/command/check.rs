@@ -2,7 +2,7 @@
 
 use crate::Exit;
 use crate::args::{self, Access, Input};
-use crate::output::Out;
+use crate::output::{Out, plain};
 use clap::ValueEnum;
 use portolan::check::{Check, Repair, check, repair};
 use portolan::{Options, Spec};
@@ -102,7 +102,7 @@ impl Args {
 fn print(out: &mut Out, check: &Check) -> anyhow::Result<()> {
     for finding in check.findings.iter().take(SHOWN) {
         let kind = if finding.corruption { "ERROR" } else { "leak" };
-        writeln!(out, "{kind} at byte {}: {}", finding.offset, finding.what)?;
+        writeln!(out, "{kind} at byte {}: {}", finding.offset, plain(&finding.what))?;
     }
     let more = (check.corruptions + check.leaks).saturating_sub(SHOWN as u64);
     if more > 0 {

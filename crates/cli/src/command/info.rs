@@ -2,7 +2,7 @@
 
 use crate::Exit;
 use crate::args::{self, Access, Input};
-use crate::output::{Out, moment};
+use crate::output::{Out, moment, plain};
 use portolan::info::{Info, Snapshot, Specific};
 use portolan::size::show;
 use portolan::{Spec, info, open};
@@ -58,7 +58,7 @@ impl Args {
 }
 
 fn print(out: &mut Out, info: &Info) -> anyhow::Result<()> {
-    let mut line = |name: &str, value: String| writeln!(out, "  {name:<15}{value}");
+    let mut line = |name: &str, value: String| writeln!(out, "  {name:<15}{}", plain(&value));
     line("image", info.filename.clone())?;
     line("format", kind(info))?;
     line("disk", format!("{} ({} bytes)", show(info.virtual_size), info.virtual_size))?;
@@ -113,9 +113,9 @@ fn kind(info: &Info) -> String {
 
 /// A table of internal snapshots.
 pub(super) fn snapshots(out: &mut Out, list: &[Snapshot]) -> anyhow::Result<()> {
-    let width =
-        |column: fn(&Snapshot) -> usize, least: usize| list.iter().map(column).max().unwrap_or(0).max(least);
-    let (id, name) = (width(|s| s.id.chars().count(), 2), width(|s| s.name.chars().count(), 8));
+    let shown = |text: &str| plain(text).chars().count();
+    let id = list.iter().map(|s| shown(&s.id)).max().unwrap_or(0).max(2);
+    let name = list.iter().map(|s| shown(&s.name)).max().unwrap_or(0).max(8);
     writeln!(
         out,
         "  {:<id$}  {:<name$}  {:<19}  {:>10}  {:>10}",
@@ -125,7 +125,12 @@ pub(super) fn snapshots(out: &mut Out, list: &[Snapshot]) -> anyhow::Result<()> 
         let disk = s.disk_size.map_or_else(|| "-".to_owned(), show);
         let state = if s.vm_state_size == 0 { "-".to_owned() } else { show(s.vm_state_size) };
         let taken = moment(s.date_sec.into());
-        writeln!(out, "  {:<id$}  {:<name$}  {taken:<19}  {disk:>10}  {state:>10}", s.id, s.name)?;
+        writeln!(
+            out,
+            "  {:<id$}  {:<name$}  {taken:<19}  {disk:>10}  {state:>10}",
+            plain(&s.id),
+            plain(&s.name)
+        )?;
     }
     Ok(())
 }
