@@ -28,6 +28,8 @@ pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
         Kind::Corrupt if text.contains("images loops") => {
             "`portolan rebase -u -b NAME -F FORMAT` puts one of them over another file."
         }
+        // Who runs it already is not sent there.
+        Kind::Corrupt if std::env::args_os().nth(1).is_some_and(|command| command == "check") => return None,
         Kind::Corrupt => "`portolan check` tells what is wrong with an image.",
         Kind::NoSpace => "Make room, or choose another place.",
         Kind::Unavailable => "Is the server running, and reachable from here?",

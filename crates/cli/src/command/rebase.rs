@@ -62,7 +62,11 @@ impl Args {
                     "" => "stands alone".to_owned(),
                     name => format!("over {name}"),
                 };
-                writeln!(out, "{}: {now}, {} copied up", self.spec, show(report.copied))?;
+                let how = match self.only_name {
+                    true => "only the name was changed".to_owned(),
+                    false => format!("{} copied up", show(report.copied)),
+                };
+                writeln!(out, "{}: {now}, {how}", self.spec)?;
             }
         }
         Ok(Exit::DONE)

@@ -64,7 +64,8 @@ fn a_rebase_by_name_only_and_what_is_refused() {
     dir.fails("rebase -b top.qcow2 -F qcow2 mid.qcow2", &["mid.qcow2"]);
     std::fs::rename(dir.join("mid.qcow2"), dir.join("moved.qcow2")).unwrap();
     dir.fails("rebase -b moved.qcow2 -F qcow2 top.qcow2", &["mid.qcow2"]);
-    dir.ok("rebase -u -b moved.qcow2 -F qcow2 top.qcow2");
+    let said = dir.ok("rebase -u -b moved.qcow2 -F qcow2 top.qcow2").out;
+    assert!(said.contains("only the name") && !said.contains("copied"), "{said}");
     dir.ok("compare top.qcow2 top.qcow2");
     assert_eq!(dir.ok("info --json top.qcow2").json()["backing-filename"], "moved.qcow2");
 }

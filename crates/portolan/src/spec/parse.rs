@@ -21,6 +21,8 @@ pub(super) fn parse(text: &OsStr) -> Result<Spec> {
         return Err(Error::invalid("a SPEC with a NUL byte in it"));
     }
     if let Some(rest) = bytes.strip_prefix(b"file:") {
+        // As an address: file:///path. It is the same file with one slash.
+        let rest = if rest.starts_with(b"///") { rest.get(2..).unwrap_or_default() } else { rest };
         return if rest.is_empty() {
             Err(Error::invalid("file: with no name behind it"))
         } else {

@@ -63,6 +63,8 @@ fn suffixes_chain_from_left_to_right() {
 #[test]
 fn odd_names_are_written_with_file_or_backslashes() {
     assert_eq!(spec("file:disk#2@x:/y"), Spec::file("disk#2@x:/y"));
+    let addressed = spec("file:///a/b").location;
+    assert_eq!(addressed.to_string(), "/a/b");
     assert_eq!(spec(r"disk\#2"), Spec::file("disk#2"));
     assert_eq!(spec(r"me\@work.qcow2@snap\/1"), with("me@work.qcow2", vec![version("snap/1")]));
     assert_eq!(spec(r"json\:x"), Spec::file("json:x"));
