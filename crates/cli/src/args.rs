@@ -4,11 +4,24 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use portolan::{Format, Gate, Options, Spec, size};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Reads a SPEC.
 pub(crate) fn spec() -> impl TypedValueParser<Value = Spec> {
     OsStringValueParser::new().try_map(Spec::parse)
+}
+
+/// Reads the name of a file that will be made.
+pub(crate) fn new_file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|name| {
+        if name == "-" {
+            let what = "what is made is written out of order, which standard output cannot take: name a file \
+                        (./- is one of that name)";
+            return Err(chart::Error::unsupported(what));
+        }
+        Ok(PathBuf::from(name))
+    })
 }
 
 /// Reads the name of a format.
@@ -30,6 +43,27 @@ pub(crate) fn pairs(text: &str) -> Result<Vec<(String, String)>, chart::Error> {
 /// All pairs, as a map.
 pub(crate) fn map(pairs: &[Vec<(String, String)>]) -> BTreeMap<String, String> {
     pairs.iter().flatten().cloned().collect()
+}
+
+/// Command lines as `qemu-img` takes them: `--output=json` is `--json`, `--output=human` is nothing.
+pub(crate) fn as_meant(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut meant = Vec::new();
+    let mut args = args.peekable();
+    while let Some(arg) = args.next() {
+        if arg == "--" {
+            meant.push(arg);
+            meant.extend(args);
+            break;
+        }
+        let apart = arg == "--output" && args.peek().is_some_and(|next| next == "json" || next == "human");
+        let kind = if apart { args.next() } else { None };
+        if arg == "--output=json" || kind.as_ref().is_some_and(|kind| kind == "json") {
+            meant.push("--json".into());
+        } else if arg != "--output=human" && kind.is_none() {
+            meant.push(arg);
+        }
+    }
+    meant
 }
 
 /// Which format a disk has.
@@ -109,6 +143,16 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn habits_are_understood() {
+        let meant = |line: &str| as_meant(line.split(' ').map(OsString::from)).join(" ".as_ref());
+        assert_eq!(meant("info --output=json a"), "info --json a");
+        assert_eq!(meant("map a --output json"), "map a --json");
+        assert_eq!(meant("info --output=human a"), "info a");
+        assert_eq!(meant("chart --output a.chart a"), "chart --output a.chart a");
+        assert_eq!(meant("info -- --output=json"), "info -- --output=json");
+    }
 
     #[test]
     fn pairs_are_split_at_single_commas() {

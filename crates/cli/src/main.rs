@@ -36,7 +36,7 @@ impl Exit {
 }
 
 fn main() -> ExitCode {
-    let Args { command } = Args::parse();
+    let Args { command } = Args::parse_from(args::as_meant(std::env::args_os()));
     // What only looks has nothing to clean up, and asks nobody whether to end: the system ends it.
     if !command.only_looks() {
         signal::install();

@@ -14,6 +14,8 @@ pub struct Check {
     pub filename: String,
     /// Its format.
     pub format: &'static str,
+    /// What could not be looked at. A check that cannot look at everything fails, so there is none.
+    pub check_errors: u64,
     /// Structures that contradict each other.
     pub corruptions: u64,
     /// Clusters that nothing refers to.
@@ -74,14 +76,31 @@ pub enum Repair {
     All,
 }
 
-/// What a repair did.
+/// What a repair did. Serialised it is the check after it, in the words of `qemu-img check -r`, with the one before
+/// it inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Repaired {
+    /// What is found now; the same as before, where nothing had to be done or nothing was.
+    #[serde(flatten)]
+    pub after: Check,
+    /// Contradictions that are gone.
+    pub corruptions_fixed: u64,
+    /// Leaked clusters that are gone.
+    pub leaks_fixed: u64,
     /// What was found before.
     pub before: Check,
-    /// What is found now; the same, where nothing had to be done or nothing was.
-    pub after: Check,
+}
+
+impl Repaired {
+    fn of(before: Check, after: Check) -> Repaired {
+        Repaired {
+            corruptions_fixed: before.corruptions.saturating_sub(after.corruptions),
+            leaks_fixed: before.leaks.saturating_sub(after.leaks),
+            after,
+            before,
+        }
+    }
 }
 
 /// Checks the image that `spec` names, and repairs it.
@@ -89,7 +108,7 @@ pub fn repair(spec: &Spec, repair: Repair, options: &Options) -> Result<Repaired
     let before = check(spec, options)?;
     let within = repair == Repair::All || before.corruptions == 0;
     if before.is_clean() || !within {
-        return Ok(Repaired { after: before.clone(), before });
+        return Ok(Repaired::of(before.clone(), before));
     }
     let alone = Options { alone: true, allow_corrupt: true, writable: true, ..options.clone() };
     let opened = open(spec, &alone)?;
@@ -100,7 +119,7 @@ pub fn repair(spec: &Spec, repair: Repair, options: &Options) -> Result<Repaired
         })?;
     }
     opened.close()?;
-    Ok(Repaired { before, after: check(spec, options)? })
+    Ok(Repaired::of(before, check(spec, options)?))
 }
 
 fn of(image: &Image, report: Report) -> Check {
@@ -112,6 +131,7 @@ fn of(image: &Image, report: Report) -> Check {
     Check {
         filename: image.spec.location.to_string(),
         format: image.format.name(),
+        check_errors: 0,
         corruptions: report.corruptions,
         leaks: report.leaks,
         total_clusters: report.total_clusters,

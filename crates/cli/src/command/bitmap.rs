@@ -6,6 +6,7 @@ use crate::output::{Out, plain};
 use portolan::bitmap::{Change, Listed, change, list};
 use portolan::size::{self, show};
 use portolan::{Spec, open};
+use serde_json::json;
 use std::io::Write;
 
 /// List, add, remove, clear, enable, disable and merge persistent bitmaps
@@ -35,8 +36,8 @@ pub(crate) struct Args {
     /// The image that holds the other bitmap (with --merge)
     #[arg(short = 'b', long, value_name = "SPEC", value_parser = args::spec(), requires = "merge")]
     source: Option<Spec>,
-    /// List as JSON
-    #[arg(long, conflicts_with = "name")]
+    /// List, or report, as JSON
+    #[arg(long)]
     json: bool,
     /// Say nothing
     #[arg(short, long)]
@@ -98,8 +99,11 @@ impl Args {
         };
         let changed = change(&opened, name, wanted);
         opened.close_after(changed)?;
-        if !self.quiet {
-            writeln!(out, "{}: bitmap {name} {said}", self.spec)?;
+        let image = self.spec.to_string();
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => out.json(&json!({ "filename": image, "bitmap": name, "done": said }))?,
+            (false, false) => writeln!(out, "{image}: bitmap {name} {said}")?,
         }
         Ok(Exit::DONE)
     }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 /// One line for each range: where it begins, how long it is, what it is, and for stored bytes the file and the
 /// position in it. All layers are resolved, down to the host's files and the holes in them.
 #[derive(clap::Args)]
+#[command(alias = "map")]
 #[command(after_help = "Kinds:\n  \
     raw         stored as they are\n  \
     compressed  in an encoded run\n  \
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     /// The disk
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     spec: Spec,
-    /// As JSON, in the words of `qemu-img map` and some more
+    /// As JSON, in the words of `qemu-img map` and some more; with -o, report as JSON
     #[arg(long)]
     json: bool,
     /// As a picture (SVG), into this file; - is standard output
@@ -39,7 +40,7 @@ pub(crate) struct Args {
     svg: Option<PathBuf>,
     /// Write the chart down, into this file: a disk of its own that holds none of the bytes. JSON where the
     /// name ends in .json
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["json", "svg"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "svg", value_parser = args::new_file())]
     output: Option<PathBuf>,
     /// Replace the output, or the picture, if it is there
     #[arg(long)]
@@ -63,6 +64,10 @@ impl Args {
         let image = &opened.image;
         if let Some(path) = &self.output {
             let report = charting::write(image, path, self.force)?;
+            if self.json {
+                out.json(&report)?;
+                return Ok(Exit::DONE);
+            }
             let (ranges, sources) = (report.ranges, report.sources);
             let of = if sources == 1 { "file" } else { "files" };
             let what = if ranges == 1 { "range" } else { "ranges" };

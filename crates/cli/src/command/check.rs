@@ -58,13 +58,17 @@ impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         let (spec, options) = (self.input.apply(&self.spec), self.access.reading());
         let found = match self.repair {
-            None => check(&spec, &options)?,
+            None => {
+                let found = check(&spec, &options)?;
+                if self.json && !self.quiet {
+                    out.json(&found)?;
+                }
+                found
+            }
             Some(what) => self.repair(out, what, &spec, &options)?,
         };
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => out.json(&found)?,
-            (false, false) => print(out, &found)?,
+        if !self.quiet && !self.json {
+            print(out, &found)?;
         }
         Ok(match (found.corruptions, found.leaks) {
             (0, 0) => Exit::DONE,
@@ -83,11 +87,15 @@ impl Args {
         };
         let done = repair(spec, what, options)?;
         let (was, is) = (&done.before, &done.after);
-        if !self.quiet && !self.json {
+        if self.json && !self.quiet {
+            out.json(&done)?;
+        } else if !self.quiet {
             if was.is_clean() || was != is {
-                let fixed =
-                    (was.corruptions.saturating_sub(is.corruptions), was.leaks.saturating_sub(is.leaks));
-                writeln!(out, "{} errors and {} leaked clusters repaired.\n", fixed.0, fixed.1)?;
+                writeln!(
+                    out,
+                    "{} errors and {} leaked clusters repaired.\n",
+                    done.corruptions_fixed, done.leaks_fixed
+                )?;
             } else {
                 writeln!(
                     out,

@@ -1,5 +1,6 @@
 //! `portolan convert`
 
+use super::habits::Habits;
 use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::{Out, duration};
@@ -30,7 +31,7 @@ pub(crate) struct Args {
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     source: Spec,
     /// The new file
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_parser = args::new_file())]
     target: PathBuf,
     /// The new file's format: raw or qcow2; without it, its name's ending decides
     #[arg(short = 'O', long, value_name = "FORMAT", value_parser = args::format)]
@@ -66,6 +67,8 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    habits: Habits,
+    #[command(flatten)]
     input: Input,
     #[command(flatten)]
     access: Access,
@@ -80,6 +83,7 @@ enum When {
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
+        self.habits.answer()?;
         let began = Instant::now();
         let opened = open(&self.input.apply(&self.source), &self.access.reading())?;
         let format = self.target_format.map_or_else(|| by_name(&self.target), Ok)?;

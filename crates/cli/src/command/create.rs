@@ -8,6 +8,7 @@ use crate::signal;
 use portolan::create::{Request, create};
 use portolan::size::{self, show};
 use portolan::{Format, Watch};
+use serde_json::json;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 )]
 pub(crate) struct Args {
     /// The new file
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_parser = args::new_file())]
     path: PathBuf,
     /// How long the disk is: 512M, 20G, ... As long as its backing file, where it has one
     #[arg(value_name = "SIZE", value_parser = size::parse)]
@@ -50,6 +51,9 @@ pub(crate) struct Args {
     /// Say nothing
     #[arg(short, long)]
     quiet: bool,
+    /// Report as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     access: Access,
 }
@@ -68,8 +72,13 @@ impl Args {
             gate: self.access.gate(),
         };
         let size = create(&self.path, &request, Watch { progress: None, cancel: Some(signal::cancel()) })?;
-        if !self.quiet {
-            writeln!(out, "{}: {format}, a disk of {}", self.path.display(), show(size))?;
+        let name = self.path.display().to_string();
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => {
+                out.json(&json!({ "filename": name, "format": format.name(), "virtual-size": size }))?;
+            }
+            (false, false) => writeln!(out, "{name}: {format}, a disk of {}", show(size))?,
         }
         Ok(Exit::DONE)
     }

@@ -9,6 +9,7 @@ mod compare;
 mod completions;
 mod convert;
 mod create;
+mod habits;
 mod help;
 mod info;
 mod man;

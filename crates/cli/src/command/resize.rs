@@ -6,6 +6,7 @@ use crate::output::Out;
 use portolan::resize::{Change, resize};
 use portolan::size::show;
 use portolan::{Spec, open};
+use serde_json::json;
 use std::io::Write;
 
 /// Make a disk longer or shorter
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Say nothing
     #[arg(short, long)]
     quiet: bool,
+    /// Report as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     input: Input,
     #[command(flatten)]
@@ -41,8 +45,11 @@ impl Args {
         let opened = open(&self.input.apply(&self.spec), &self.access.writing())?;
         let resized = resize(&opened, self.change, self.shrink);
         let (old, new) = opened.close_after(resized)?;
-        if !self.quiet {
-            writeln!(out, "{}: {} now, was {}", self.spec, show(new), show(old))?;
+        let name = self.spec.to_string();
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => out.json(&json!({ "filename": name, "virtual-size": new, "was": old }))?,
+            (false, false) => writeln!(out, "{name}: {} now, was {}", show(new), show(old))?,
         }
         Ok(Exit::DONE)
     }

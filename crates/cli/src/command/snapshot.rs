@@ -5,6 +5,7 @@ use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::Out;
 use portolan::{Opened, Spec, open, snapshot};
+use serde::Serialize;
 use std::io::Write;
 
 /// List, take, apply and delete internal snapshots
@@ -32,8 +33,8 @@ pub(crate) struct Args {
     /// Delete one
     #[arg(short, long, value_name = "NAME", group = "act")]
     delete: Option<String>,
-    /// List as JSON
-    #[arg(long, conflicts_with_all = ["create", "apply", "delete"])]
+    /// List, or report, as JSON
+    #[arg(long)]
     json: bool,
     /// Say nothing
     #[arg(short, long)]
@@ -42,6 +43,16 @@ pub(crate) struct Args {
     input: Input,
     #[command(flatten)]
     access: Access,
+}
+
+/// What was done.
+#[derive(Serialize)]
+struct Done {
+    filename: String,
+    action: &'static str,
+    snapshot: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
 }
 
 impl Args {
@@ -60,25 +71,38 @@ impl Args {
         }
         let opened = open(&spec, &self.access.writing())?;
         let changed = self.change(&opened);
-        let said = opened.close_after(changed)?;
-        if !self.quiet {
-            writeln!(out, "{}: {said}", self.spec)?;
+        let done = opened.close_after(changed)?;
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => out.json(&done)?,
+            (false, false) => {
+                let Done { snapshot, id, .. } = &done;
+                let said = match (done.action, id) {
+                    ("create", Some(id)) => format!("snapshot {snapshot} taken, with id {id}"),
+                    ("apply", _) => format!("what it was at snapshot {snapshot}"),
+                    _ => format!("snapshot {snapshot} deleted"),
+                };
+                writeln!(out, "{}: {said}", done.filename)?;
+            }
         }
         Ok(Exit::DONE)
     }
 
     /// Does what is asked for, and tells what that was.
-    fn change(&self, opened: &Opened) -> chart::Result<String> {
+    fn change(&self, opened: &Opened) -> chart::Result<Done> {
+        let done = |action, name: &str, id| {
+            Ok(Done { filename: self.spec.to_string(), action, snapshot: name.to_owned(), id })
+        };
         if let Some(name) = &self.create {
             let id = snapshot::take(opened, name)?;
-            return Ok(format!("snapshot {name} taken, with id {id}"));
+            return done("create", name, Some(id));
         }
         if let Some(name) = &self.apply {
             snapshot::apply(opened, name)?;
-            return Ok(format!("what it was at snapshot {name}"));
+            return done("apply", name, None);
         }
         let name = self.delete.as_deref().unwrap_or_default();
         snapshot::delete(opened, name)?;
-        Ok(format!("snapshot {name} deleted"))
+        done("delete", name, None)
     }
 }

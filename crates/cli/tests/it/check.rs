@@ -33,7 +33,14 @@ fn exit_codes_are_those_of_qemu_img() {
         assert_eq!(theirs.unwrap().code(), Some(code));
     }
     assert_eq!(dir.run("check -r leaks disk.qcow2").code, 2);
-    assert_eq!(dir.run("check -r all disk.qcow2").code, 0);
+    let repaired = dir.ok("check -r all --output=json disk.qcow2").json();
+    let before = &repaired["before"];
+    assert_eq!((&before["corruptions"], &before["leaks"]), (&2.into(), &1.into()), "{repaired}");
+    for (key, value) in
+        [("corruptions", 0), ("leaks", 0), ("check-errors", 0), ("corruptions-fixed", 2), ("leaks-fixed", 1)]
+    {
+        assert_eq!(repaired[key], value, "{key}: {repaired}");
+    }
     dir.tool("qemu-img", "check -q disk.qcow2");
     dir.tool("qemu-io", "-c|read -P 1 0 1M|disk.qcow2");
 }

@@ -68,6 +68,26 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn habits_from_qemu_img_are_answered() {
+    let dir = Dir::new();
+    dir.raw("a.raw", 1 << 20);
+    for (habit, answer) in [
+        ("-l s", "disk.qcow2@s"),
+        ("-l snapshot.name=s", "disk.qcow2@s"),
+        ("-n", "--force"),
+        ("-B base", "rebase -b base"),
+        ("-S 4k", "--keep-zeros"),
+        ("-W", "-m 1"),
+        ("-t none", "--direct"),
+        ("-T none", "--direct"),
+    ] {
+        dir.fails(&format!("convert {habit} a.raw b.raw"), &[answer]);
+    }
+    assert_eq!(dir.ok("map --output=json a.raw").out, dir.ok("chart --json a.raw").out);
+    assert_eq!(dir.names(), ["a.raw"]);
+}
+
+#[test]
 fn a_snapshot_is_a_disk() {
     if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
         return;

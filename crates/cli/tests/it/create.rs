@@ -59,6 +59,31 @@ fn sizes_are_read_as_people_write_them() {
 }
 
 #[test]
+fn what_changes_something_reports_as_json_too() {
+    let dir = Dir::new();
+    let told = |args: &str| dir.ok(args).json();
+    let made = told("create --json a.qcow2 1M");
+    assert_eq!((&made["format"], &made["virtual-size"]), (&"qcow2".into(), &(1 << 20).into()));
+    assert_eq!(told("resize --output json a.qcow2 2M")["was"], 1 << 20);
+    assert_eq!(told("snapshot --json -c s a.qcow2")["id"], "1");
+    assert_eq!(told("snapshot --json -a s a.qcow2")["action"], "apply");
+    assert_eq!(told("snapshot --json -d s a.qcow2")["snapshot"], "s");
+    assert_eq!(told("bitmap --json --add a.qcow2 b")["done"], "added");
+    assert_eq!(told("chart --json -o a.chart a.qcow2")["virtual-size"], 2 << 20);
+}
+
+#[test]
+fn standard_output_takes_no_disk() {
+    let dir = Dir::new();
+    dir.raw("a.raw", 1 << 20);
+    for args in ["convert a.raw -", "chart -o - a.raw", "create - 1M"] {
+        let ran = dir.run(args);
+        assert!(ran.code == 2 && ran.err.contains("./-"), "{args}: {}", ran.err);
+    }
+    assert_eq!(dir.names(), ["a.raw"]);
+}
+
+#[test]
 fn measuring_agrees_with_making() {
     let dir = Dir::new();
     dir.raw("a.raw", 20 << 20);
