@@ -1,5 +1,8 @@
 //! A new file that takes its place only when it is whole.
 
+#[cfg(test)]
+mod tests;
+
 use crate::file::{Access, File, Options, lock};
 use chart::{Error, Result, ResultExt, Source, Wait};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
@@ -25,7 +28,10 @@ impl Replacement {
     /// Begins a file that will be `target`. Refuses what is there, unless `force`; and even then what is no file,
     /// and a file that is being written.
     pub fn create(target: impl Into<PathBuf>, force: bool) -> Result<Self> {
-        let mut target = target.into();
+        Self::begin(target.into(), force, nameless)
+    }
+
+    fn begin(mut target: PathBuf, force: bool, nameless: impl Fn(&Path) -> Option<File>) -> Result<Self> {
         if let Ok(there) = target.symlink_metadata() {
             if !force {
                 return Err(exists(&target));
