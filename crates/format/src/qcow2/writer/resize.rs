@@ -55,18 +55,32 @@ impl Image {
         if within == 0 {
             return Ok(());
         }
-        let rest = self.clusters.size().saturating_sub(within).min(self.size().saturating_sub(len));
+        let end = len.saturating_add(self.clusters.size().saturating_sub(within)).min(self.size());
         // What bitmaps know does not matter here: this is no part of the disk any more.
         let (entry, own_table) = self.entry_of(len)?;
         let own = own_table && entry.is_copied();
-        let Answer::Here(extent) = self.look(len, rest, Wait::Allowed)? else { return Ok(()) };
-        match extent.place {
-            Place::Raw { source: FILE, offset } if own => self.file.zero(offset, extent.len, false),
-            Place::Raw { offset, .. } if own => {
-                self.data_file.as_ref().map_or(Ok(()), |file| file.zero(offset, extent.len, false))
-            }
-            _ => Ok(()),
+        let mut at = len;
+        // Subclusters answer each for itself.
+        while own && at < end {
+            let rest = end.saturating_sub(at);
+            let run = match self.look(at, rest, Wait::Allowed)? {
+                Answer::Here(extent) => {
+                    match extent.place {
+                        Place::Raw { source: FILE, offset } => self.file.zero(offset, extent.len, false)?,
+                        Place::Raw { offset, .. } => {
+                            self.data_file
+                                .as_ref()
+                                .map_or(Ok(()), |file| file.zero(offset, extent.len, false))?;
+                        }
+                        _ => {}
+                    }
+                    extent.len
+                }
+                Answer::Below { len } => len,
+            };
+            at = at.saturating_add(run.max(1));
         }
+        Ok(())
     }
 
     fn grow(&self, old: u64, len: u64) -> Result<()> {
