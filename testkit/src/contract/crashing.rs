@@ -5,15 +5,87 @@ use super::{Maker, Report, Subject, Verdict, ensure, stamp, stamps};
 use crate::Rng;
 use crate::crash::{self, Budget, State};
 use crate::source::{Memory, Recorder};
-use chart::{Kind, SetMode, Source, To, Wait};
+use chart::{Disk, Kind, SetMode, Source, To, Wait};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What became of a sector, one after the other.
 #[derive(Clone, Copy)]
 enum Fate {
     Written(u64),
+    /// Zeroed, or cut off by shrinking: should the disk grow again, it is zeros.
     Zeroed,
     Discarded,
+    /// Made again what it was after so many of its fates.
+    Applied(usize),
+}
+
+/// A moment in the life of a disk.
+struct Moment {
+    /// How long each sector's list was.
+    fates: Vec<usize>,
+    /// How many lengths the disk had had.
+    lens: usize,
+}
+
+/// What the disk has been through.
+struct Past {
+    fates: Vec<Vec<Fate>>,
+    /// Its lengths, in sectors, one after the other.
+    lens: Vec<u64>,
+    /// By mark.
+    marks: Vec<Moment>,
+}
+
+impl Past {
+    /// Begins with what the disk holds: zeros, or what it falls through to.
+    fn of(disk: &Disk) -> Verdict<Past> {
+        let sectors = disk.len() / SECTOR;
+        let mut fates = Vec::new();
+        for found in read(disk)? {
+            fates.push(vec![found.map_or(Fate::Zeroed, Fate::Written)]);
+        }
+        fates.resize((sectors + GROWTH) as usize, vec![Fate::Zeroed]);
+        Ok(Past { fates, lens: vec![sectors], marks: Vec::new() })
+    }
+
+    fn len(&self) -> u64 {
+        self.lens.last().copied().unwrap_or(0)
+    }
+
+    fn now(&self) -> Moment {
+        Moment { fates: self.fates.iter().map(Vec::len).collect(), lens: self.lens.len() }
+    }
+
+    fn note(&mut self, sectors: std::ops::Range<u64>, fate: Fate) {
+        self.fates[sectors.start as usize..sectors.end as usize].iter_mut().for_each(|f| f.push(fate));
+    }
+
+    /// The disk has another length: what is behind it, or has come to it, is zeros.
+    fn resized(&mut self, len: u64) {
+        let old = self.len();
+        self.note(old.min(len)..old.max(len), Fate::Zeroed);
+        self.lens.push(len);
+    }
+
+    /// The disk is what it was.
+    fn applied(&mut self, moment: &Moment) {
+        let len = self.lens[moment.lens - 1];
+        self.resized(len);
+        for (sector, fates) in self.fates.iter_mut().enumerate().take(len as usize) {
+            fates.push(Fate::Applied(moment.fates[sector]));
+        }
+    }
+}
+
+/// A disk grows by so many sectors over what it was made with.
+const GROWTH: u64 = 40;
+
+/// What each sector says of itself: nothing if it is zeros, else its sequence.
+fn read(disk: &Disk) -> Verdict<Vec<Option<u64>>> {
+    let mut all = vec![0; disk.len() as usize];
+    disk.read_at(0, &mut all, Wait::Allowed)?;
+    Ok(stamps(&all, 0)?.into_iter().map(|found| found.map(|stamp| stamp.sequence)).collect())
 }
 
 /// A workload, and what it did to every sector.
@@ -21,77 +93,81 @@ struct Work {
     subject: Subject,
     recorder: Arc<Recorder>,
     rng: Rng,
-    fates: Vec<Vec<Fate>>,
-    /// By mark: how long each sector's list was.
-    marks: Vec<Vec<usize>>,
+    past: Past,
+    /// When each snapshot that there is was taken, oldest first.
+    taken: VecDeque<Moment>,
     sequence: u64,
 }
 
-/// A random workload of `n` operations, then every crash that the budget allows: each time the disk opens, its
-/// own check finds it whole, and every sector holds what was flushed last or what came later in the same place.
-/// Returns how many there were.
+/// A random workload of `n` operations, resizing and snapshots among them, then every crash that the budget allows
+/// (times [`crash::times`]): each time the disk opens, its own check finds it whole, it has a length that was flushed
+/// last or came later, and so has every sector its bytes, in its own place. Returns how many there were.
 pub fn crash_safe(maker: &dyn Maker, seed: u64, n: usize, budget: Budget) -> Verdict<usize> {
     let recorder = Arc::new(Recorder::new(Arc::new(Memory::new(0)))?);
     let subject = maker.create(Arc::clone(&recorder) as Arc<dyn Source>)?;
-    let sectors = (subject.disk.len() / SECTOR) as usize;
-    let fates = vec![Vec::new(); sectors];
-    let mut work = Work { subject, recorder, rng: Rng::new(seed), fates, marks: Vec::new(), sequence: 0 };
+    let past = Past::of(&subject.disk)?;
+    let (rng, taken) = (Rng::new(seed), VecDeque::new());
+    let mut work = Work { subject, recorder, rng, past, taken, sequence: 0 };
     work.mark()?;
     for _ in 0..n {
         work.step()?;
     }
     work.mark()?;
-    let Work { recorder, fates, marks, .. } = work;
-    let judge = |state: &State| judge(maker, state, &fates, &marks).map_err(|r| r.to_string());
+    let Work { recorder, past, .. } = work;
+    let judge = |state: &State| judge(maker, state, &past).map_err(|r| r.to_string());
+    let budget = Budget { states: budget.states * crash::times(), ..budget };
     crash::check(&recorder.log(), budget, judge).map_err(|e| Report::new(format!("seed {seed}: {e}")))
+}
+
+/// Whether it was done; some disks cannot do it.
+fn done(result: chart::Result<()>) -> Verdict<bool> {
+    match result {
+        Err(e) if matches!(e.kind(), Kind::ReadOnly | Kind::Unsupported) => Ok(false),
+        result => Ok(result.map(|()| true)?),
+    }
 }
 
 impl Work {
     fn mark(&mut self) -> Verdict {
         self.subject.disk.flush()?;
-        self.recorder.mark(self.marks.len() as u64);
-        self.marks.push(self.fates.iter().map(Vec::len).collect());
+        self.recorder.mark(self.past.marks.len() as u64);
+        self.past.marks.push(self.past.now());
         Ok(())
     }
 
     /// Most of it within few grains, so that what is freed is wanted again.
     fn range(&mut self) -> (u64, u64) {
-        let sectors = self.fates.len() as u64;
+        let sectors = self.past.len();
         let first = self.rng.below(sectors.min(256));
         (first, (1 + self.rng.below(24)).min(sectors - first))
     }
 
-    fn note(&mut self, first: u64, count: u64, fate: Fate) {
-        self.fates[first as usize..(first + count) as usize].iter_mut().for_each(|f| f.push(fate));
-    }
-
     fn step(&mut self) -> Verdict {
         let (first, count) = self.range();
-        let (at, len) = (first * SECTOR, count * SECTOR);
+        let (at, len, sectors) = (first * SECTOR, count * SECTOR, first..first + count);
         let disk = Arc::clone(&self.subject.disk);
         let mode = SetMode { may_unmap: true, fast_only: false };
-        match self.rng.below(12) {
-            0..=4 => {
+        match self.rng.below(26) {
+            0..=9 => {
                 self.sequence += 1;
                 let mut buf = vec![0; len as usize];
                 stamp(&mut buf, at, 1, self.sequence);
-                self.note(first, count, Fate::Written(self.sequence));
+                self.past.note(sectors, Fate::Written(self.sequence));
                 disk.write_at(at, &buf, Wait::Allowed)?;
             }
-            5..=6 => {
-                self.note(first, count, Fate::Zeroed);
+            10..=13 => {
+                self.past.note(sectors, Fate::Zeroed);
                 disk.set(at, len, To::Zero, mode)?;
             }
-            7..=8 => {
+            14..=17 => {
                 // Whole grains, mostly: the others are left alone.
-                self.note(first, count, Fate::Discarded);
+                self.past.note(sectors, Fate::Discarded);
                 disk.set(at, len, To::Hole, mode)?;
             }
-            9 => match disk.fill_up(at, len) {
-                Err(e) if matches!(e.kind(), Kind::ReadOnly | Kind::Unsupported) => {}
-                done => drop(done?),
-            },
-            10 => self.snapshot()?,
+            18..=19 => drop(done(disk.fill_up(at, len).map(drop))?),
+            20..=21 => self.snapshot()?,
+            22 => self.resize()?,
+            23 => self.apply()?,
             _ => self.mark()?,
         }
         Ok(())
@@ -100,45 +176,85 @@ impl Work {
     fn snapshot(&mut self) -> Verdict {
         if let Some(snapshots) = &self.subject.snapshots {
             snapshots.snapshot()?;
+            self.taken.push_back(self.past.now());
             if self.rng.once_in(2) {
                 snapshots.delete_oldest()?;
+                self.taken.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Verdict {
+        if let (Some(snapshots), Some(moment)) = (&self.subject.snapshots, self.taken.back())
+            && done(snapshots.apply_newest())?
+        {
+            self.past.applied(moment);
+        }
+        Ok(())
+    }
+
+    /// Shrinks into what is written, or grows to more than ever; often one after the other. By what the disk
+    /// prefers to be written in: of less, a format may zero the rest only once it has grown.
+    fn resize(&mut self) -> Verdict {
+        let most = self.past.fates.len() as u64;
+        let unit = (u64::from(self.subject.disk.geometry().preferred) / SECTOR).max(1);
+        let whole = |sectors: u64| (sectors / unit).max(1) * unit;
+        let small = whole(1 + self.rng.below(256.min(most - GROWTH)));
+        let large = whole(most - self.rng.below(GROWTH));
+        let lens = match self.rng.below(4) {
+            0 => vec![small],
+            1 => vec![large],
+            _ => vec![small, large],
+        };
+        for len in lens {
+            if done(self.subject.disk.resize(len * SECTOR))? {
+                self.past.resized(len);
+            }
+            if self.rng.once_in(2) {
+                self.mark()?;
             }
         }
         Ok(())
     }
 }
 
-/// Whether a sector may hold `found` (0 for zeros), when the first `durable` of its fates are durable.
-fn may_hold(fates: &[Fate], durable: usize, found: u64) -> bool {
+/// Whether a sector may hold `found`, when the first `durable` of its fates are durable.
+fn may_hold(fates: &[Fate], durable: usize, found: Option<u64>) -> bool {
     let later = fates[durable..].iter().any(|f| match f {
-        Fate::Written(sequence) => *sequence == found,
-        Fate::Zeroed | Fate::Discarded => found == 0,
+        Fate::Written(sequence) => Some(*sequence) == found,
+        Fate::Zeroed | Fate::Discarded => found.is_none(),
+        Fate::Applied(then) => at_mark(&fates[..*then], found),
     });
     later || at_mark(&fates[..durable], found)
 }
 
-fn at_mark(fates: &[Fate], found: u64) -> bool {
+fn at_mark(fates: &[Fate], found: Option<u64>) -> bool {
     match fates.last() {
-        None | Some(Fate::Zeroed) => found == 0,
-        Some(Fate::Written(sequence)) => *sequence == found,
-        Some(Fate::Discarded) => found == 0 || at_mark(&fates[..fates.len() - 1], found),
+        None | Some(Fate::Zeroed) => found.is_none(),
+        Some(Fate::Written(sequence)) => Some(*sequence) == found,
+        Some(Fate::Discarded) => found.is_none() || at_mark(&fates[..fates.len() - 1], found),
+        Some(Fate::Applied(then)) => at_mark(&fates[..*then], found),
     }
 }
 
-fn judge(maker: &dyn Maker, state: &State, fates: &[Vec<Fate>], marks: &[Vec<usize>]) -> Verdict {
+fn judge(maker: &dyn Maker, state: &State, past: &Past) -> Verdict {
     // Before the first mark the disk was not promised to exist.
     let Some(mark) = state.mark else { return Ok(()) };
+    let durable = &past.marks[mark as usize];
     let source: Arc<dyn Source> = Arc::new(Memory::of(state.bytes.clone()));
     let subject = maker.open(Arc::clone(&source)).map_err(|e| Report::from(e).during("opening"))?;
-    let mut all = vec![0; fates.len() * 512];
-    subject.disk.read_at(0, &mut all, Wait::Allowed)?;
-    for (sector, found) in stamps(&all, 0)?.into_iter().enumerate() {
-        let sequence = found.map_or(0, |s| s.sequence);
-        let (fates, durable) = (&fates[sector], marks[mark as usize][sector]);
+    let len = subject.disk.len();
+    ensure!(
+        past.lens[durable.lens - 1..].iter().any(|sectors| sectors * SECTOR == len),
+        "it is {len} bytes long, which was neither flushed nor asked for later"
+    );
+    for (sector, found) in read(&subject.disk)?.into_iter().enumerate() {
         ensure!(
-            may_hold(fates, durable, sequence),
-            "the sector at {} holds sequence {sequence}, which was neither flushed nor written later",
-            sector * 512
+            may_hold(&past.fates[sector], durable.fates[sector], found),
+            "the sector at {} holds {}, which was neither flushed nor written later",
+            sector * 512,
+            found.map_or("zeros".into(), |sequence| format!("sequence {sequence}"))
         );
     }
     subject.disk.close()?;

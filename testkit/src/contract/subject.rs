@@ -1,7 +1,7 @@
 //! What a contract for disks is run on.
 
 use super::Verdict;
-use chart::{Disk, Result, Source};
+use chart::{Disk, Error, Result, Source};
 use std::sync::Arc;
 
 /// Freezes the states of a disk.
@@ -11,6 +11,11 @@ pub trait Snapshots: Send + Sync {
 
     /// Gives up the oldest one. Its disk is of no more use; what is being read from it stays true until it is read.
     fn delete_oldest(&self) -> Result<()>;
+
+    /// Makes the disk what it was when the newest one was taken. `Unsupported` where that cannot be done.
+    fn apply_newest(&self) -> Result<()> {
+        Err(Error::unsupported("these snapshots cannot be applied"))
+    }
 }
 
 /// A disk under test.

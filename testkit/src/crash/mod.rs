@@ -31,6 +31,20 @@ impl Default for Budget {
     }
 }
 
+/// How many times as long crash tests are asked to run: the number in `PORTOLAN_CRASH_STATES`, else 1.
+pub fn times() -> usize {
+    let Ok(asked) = std::env::var("PORTOLAN_CRASH_STATES") else { return 1 };
+    match asked.parse() {
+        Ok(times @ 1..) => times,
+        _ => panic!("PORTOLAN_CRASH_STATES is {asked:?}; it must be a number from 1 on"),
+    }
+}
+
+/// The seeds 1 to `n`, or to as many times as many as is asked for.
+pub fn seeds(n: u64) -> impl Iterator<Item = u64> {
+    1..=n * times() as u64
+}
+
 /// At least so many states for a moment that is looked at.
 const FEW: usize = 8;
 

@@ -73,7 +73,7 @@ fn concurrent_load() {
 
 #[test]
 fn crashes() {
-    for seed in 0..4 {
+    for seed in crate::crash::seeds(4) {
         let maker = ToyMaker { len: CRASHED, ..ToyMaker::default() };
         let states = crash_safe(&maker, seed, 60, Budget { states: 2000, seed }).unwrap();
         assert!(states > 300, "only {states} states");
@@ -143,7 +143,7 @@ fn law_3_reuse_at_once() {
 fn crashed(mutation: Mutation) -> Verdict {
     // Bounded, and the same on every run: whether it is found is no matter of luck.
     let maker = ToyMaker { len: CRASHED, ..ToyMaker::broken(mutation) };
-    (0..4).try_for_each(|seed| crash_safe(&maker, seed, 60, Budget { states: 2000, seed }).map(drop))
+    (0..16).try_for_each(|seed| crash_safe(&maker, seed, 60, Budget { states: 2000, seed }).map(drop))
 }
 
 #[test]

@@ -5,7 +5,7 @@ use chart::{Result, Source};
 use std::sync::Arc;
 use testkit::contract::{Load, Maker, Subject, all_decorators, concurrent, crash_safe, races};
 use testkit::contract::{flush_reaches, writes_stay_in_their_disk};
-use testkit::crash::Budget;
+use testkit::crash::{Budget, seeds};
 use testkit::toy::ToyMaker;
 
 struct Windowed(ToyMaker);
@@ -46,7 +46,7 @@ fn concurrent_load() {
 #[test]
 fn crashes() {
     let maker = Windowed(ToyMaker { len: 160 << 10, ..ToyMaker::default() });
-    for seed in 0..2 {
+    for seed in seeds(2) {
         crash_safe(&maker, seed, 60, Budget { states: 1000, seed }).unwrap();
     }
 }

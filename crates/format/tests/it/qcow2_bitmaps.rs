@@ -486,7 +486,7 @@ fn a_crash_leaves_no_bitmap_silently_out_of_date() {
             }
             judge_bitmaps(state.bytes.clone(), below.as_ref(), &before).map_err(|e| e.to_string())?
         };
-        let states = crash::check(&recorder.log(), Budget { states: 1200, seed: 1 }, judge);
+        let states = crash::check(&recorder.log(), Budget { states: 1200 * crash::times(), seed: 1 }, judge);
         let states = states.unwrap_or_else(|e| panic!("{options}: {e}"));
         assert!(states > 150, "{states}");
     }
