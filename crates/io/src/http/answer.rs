@@ -1,7 +1,8 @@
 //! What an answer says of the object: its validators and which bytes it carries.
 
+use super::date;
 use chart::{Error, Result};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ureq::http::{HeaderMap, header};
 
 /// What tells one version of an object from another.
@@ -78,7 +79,7 @@ impl ContentRange {
 }
 
 /// Digits and nothing else: `parse` alone would take a sign.
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -100,7 +101,14 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     number(&text(headers, &header::CONTENT_LENGTH)?)
 }
 
-/// For how long the server asks to be left alone, where it says so in seconds.
+/// For how long the server asks to be left alone: in seconds, or until a date, by its own clock where it tells it.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    number(&text(headers, &header::RETRY_AFTER)?).map(Duration::from_secs)
+    let asked = text(headers, &header::RETRY_AFTER)?;
+    if let Some(seconds) = number(&asked) {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = date::parse(&asked)?;
+    let its_now = text(headers, &header::DATE).and_then(|now| date::parse(&now));
+    let now = its_now.or_else(|| Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs()))?;
+    Some(Duration::from_secs(until.saturating_sub(now)))
 }

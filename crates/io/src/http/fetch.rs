@@ -1,9 +1,10 @@
 //! One range by one request, tried again where that can help.
 
 use super::address::Address;
-use super::answer::{ContentRange, Version, check_encoding, content_length, retry_after};
+use super::answer::{ContentRange, Version, check_encoding, content_length};
 use super::backoff;
-use chart::{Error, Kind, Result};
+use super::failure::{Attempt, Failure, Times, refusal};
+use chart::{Error, Result};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,9 +16,11 @@ use ureq::{Agent, Body};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// No more of `Retry-After` than this is waited for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-const REDIRECTS_MAX: u32 = 5;
+/// Who said nothing at all so often in a row is asked no more, however many tries there are.
+const SILENCES_MAX: u32 = 2;
+/// A try that brought so much before it failed was none in vain: what is counted begins anew.
+const WORTHWHILE: u64 = 64 << 10;
+pub(super) const REDIRECTS_MAX: u32 = 5;
 const USER_AGENT: &str = concat!("portolan/", env!("CARGO_PKG_VERSION"));
 
 /// How patient, how careful and how large a source is.
@@ -29,9 +32,9 @@ pub struct Options {
     pub timeout: Duration,
     /// How long one request may take as a whole.
     pub request_timeout: Duration,
-    /// How often a range is asked for before that is an error.
+    /// How often a range is asked for before that is an error; half-way through it, how often from there.
     pub tries: u32,
-    /// How long all tries for a range and the waits between them may take.
+    /// How long after the first try for a range, or after the last that brought some of it, another may begin.
     pub patience: Duration,
     /// The unit of the cache. A power of two.
     pub block: u32,
@@ -50,10 +53,10 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             connect_timeout: Duration::from_secs(10),
-            timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(300),
+            timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(60),
             tries: 6,
-            patience: Duration::from_secs(120),
+            patience: Duration::from_secs(60),
             block: 256 << 10,
             cache: 16 << 20,
             read_ahead: 4 << 20,
@@ -69,6 +72,7 @@ pub(super) struct Fetcher {
     agent: Agent,
     tries: u32,
     patience: Duration,
+    times: Times,
     pub(super) version: Version,
     pub(super) len: u64,
     /// `If-Range` is left out for a server that answers it with the whole of the same version.
@@ -77,24 +81,37 @@ pub(super) struct Fetcher {
     pub(super) retries: AtomicU64,
 }
 
-/// Why a try failed.
-struct Failure {
-    error: Error,
-    /// Whether another may succeed, and how long the server asks to wait before it.
-    again: Option<Duration>,
+/// What the tries for a range have come to.
+struct SoFar {
+    /// Since when nothing came.
+    since: Instant,
+    tries: u32,
+    /// Those of them, the last in a row, to which nothing was said at all.
+    silences: u32,
 }
 
-impl Failure {
-    fn last(error: Error) -> Self {
-        Failure { error, again: None }
+impl SoFar {
+    fn begin() -> Self {
+        SoFar { since: Instant::now(), tries: 0, silences: 0 }
     }
 
-    fn again(error: Error) -> Self {
-        Failure { error, again: Some(Duration::ZERO) }
+    fn note(&mut self, failure: &Failure) {
+        if failure.brought >= WORTHWHILE {
+            *self = SoFar::begin();
+        }
+        self.tries += 1;
+        self.silences = if failure.silent { self.silences + 1 } else { 0 };
+    }
+
+    /// As what was being done, for an error.
+    fn words(&self, asked: Duration) -> String {
+        let tries = if self.tries == 1 { "1 try".to_owned() } else { format!("{} tries", self.tries) };
+        if asked.is_zero() {
+            return format!("after {tries}");
+        }
+        format!("after {tries}, the server asking to be left alone for {asked:?}")
     }
 }
-
-type Attempt<T> = std::result::Result<T, Failure>;
 
 impl Fetcher {
     /// Finds out what the object is, with the request that also brings its first `want` bytes.
@@ -105,6 +122,7 @@ impl Fetcher {
             agent,
             tries: options.tries.max(1),
             patience: options.patience,
+            times: Times::of(options),
             version: Version::default(),
             len: 0,
             plain: AtomicBool::new(false),
@@ -130,24 +148,27 @@ impl Fetcher {
         mut take: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         let mut at = start;
-        self.with_tries(insist, |f| f.range(&mut at, end, &mut take))
+        self.with_tries(insist, |f| {
+            let from = at;
+            f.range(&mut at, end, &mut take).map_err(|failure| Failure { brought: at - from, ..failure })
+        })
     }
 
     fn with_tries<T>(&self, insist: bool, mut act: impl FnMut(&Self) -> Attempt<T>) -> Result<T> {
-        let give_up = Instant::now() + self.patience;
-        let mut tries = 0;
+        let mut so_far = SoFar::begin();
         loop {
             self.requests.fetch_add(1, Ordering::Relaxed);
             let failure = match act(self) {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
-            tries += 1;
-            let shown = |e: Error| e.in_path(self.address.to_string());
-            let Some(asked) = failure.again.filter(|_| insist) else { return Err(shown(failure.error)) };
-            let pause = backoff(tries, BACKOFF_MIN, BACKOFF_MAX).max(asked.min(RETRY_AFTER_MAX));
-            if tries >= self.tries || Instant::now() + pause > give_up {
-                return Err(shown(failure.error).during(format!("after {tries} tries")));
+            so_far.note(&failure);
+            let error = failure.error.in_path(self.address.to_string());
+            let Some(asked) = failure.again.filter(|_| insist) else { return Err(error) };
+            let pause = backoff(so_far.tries, BACKOFF_MIN, BACKOFF_MAX).max(asked);
+            let over = so_far.since.elapsed().saturating_add(pause) > self.patience;
+            if over || so_far.tries >= self.tries || so_far.silences >= SILENCES_MAX {
+                return Err(error.during(so_far.words(asked)));
             }
             self.retries.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(pause);
@@ -162,7 +183,7 @@ impl Fetcher {
         {
             request = request.header("If-Range", condition);
         }
-        request.call().map_err(|e| unreached(&e))
+        request.call().map_err(|e| self.times.unreached(&e))
     }
 
     /// The first request: nothing is known yet.
@@ -177,7 +198,7 @@ impl Fetcher {
                     return Err(Failure::again(wrong_range()));
                 }
                 let mut body = Vec::new();
-                read_body(response, last + 1, &mut |part| {
+                self.read_body(response, last + 1, &mut |part| {
                     body.extend_from_slice(part);
                     Ok(())
                 })?;
@@ -214,7 +235,7 @@ impl Fetcher {
             }
             (206, Some(ContentRange { bytes: Some(bytes), .. })) if bytes == (*at, end - 1) => {
                 check_encoding(headers).map_err(Failure::last)?;
-                read_body(response, end - *at, &mut |part| {
+                self.read_body(response, end - *at, &mut |part| {
                     *at += part.len() as u64;
                     take(part)
                 })
@@ -234,70 +255,40 @@ impl Fetcher {
             "it changed while it was being read (version {was}, now {now}): open it again, or copy it first"
         ))
     }
-}
 
-/// Reads exactly `len` bytes and hands them on.
-fn read_body(response: Response<Body>, len: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Attempt<()> {
-    let said = content_length(response.headers());
-    if said.is_some_and(|said| said != len) {
-        return Err(Failure::again(Error::io("the server's answer has another length than its range")));
-    }
-    let mut body = response.into_body().into_reader();
-    let mut left = len;
-    let mut buffer = vec![0; 64 << 10];
-    while left > 0 {
-        let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(room) = buffer.get_mut(..room) else { break };
-        let n = match body.read(room) {
-            Ok(0) => return Err(Failure::again(Error::unavailable("the server's answer ends too early"))),
-            Ok(n) => n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(broken(&e)),
-        };
-        take(room.get(..n).unwrap_or_default()).map_err(Failure::last)?;
-        left -= n as u64;
-    }
-    if said.is_some() {
-        // Its end has to be seen before the connection can be used again.
-        let _ = body.read(&mut [0]);
-    }
-    Ok(())
-}
-
-#[cold]
-fn broken(e: &std::io::Error) -> Failure {
-    let what = match e.kind() {
-        std::io::ErrorKind::TimedOut => "the server's answer does not go on in time".to_owned(),
-        std::io::ErrorKind::UnexpectedEof => "the server's answer ends too early".to_owned(),
-        kind => format!("the server's answer broke off ({kind})"),
-    };
-    Failure::again(Error::unavailable(what))
-}
-
-/// No answer. Never in the client's own words, which may repeat the address.
-#[cold]
-fn unreached(e: &ureq::Error) -> Failure {
-    use ureq::Error as E;
-    match e {
-        E::Timeout(which) => {
-            Failure::again(Error::unavailable(format!("the server does not answer in time ({which})")))
+    /// Reads exactly `len` bytes and hands them on.
+    fn read_body(
+        &self,
+        response: Response<Body>,
+        len: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Attempt<()> {
+        let said = content_length(response.headers());
+        if said.is_some_and(|said| said != len) {
+            return Err(Failure::again(Error::io("the server's answer has another length than its range")));
         }
-        E::Io(e) => match e.kind() {
-            // TLS that fails will fail again.
-            std::io::ErrorKind::InvalidData => Failure::last(Error::denied(format!("TLS failed: {e}"))),
-            kind => Failure::again(Error::unavailable(format!("the server cannot be reached ({kind})"))),
-        },
-        E::HostNotFound => Failure::again(Error::unavailable("the server's name cannot be resolved")),
-        E::ConnectionFailed => Failure::again(Error::unavailable("the server cannot be reached")),
-        E::TooManyRedirects => {
-            Failure::last(Error::unsupported(format!("the server redirects more than {REDIRECTS_MAX} times")))
+        let mut body = response.into_body().into_reader();
+        let mut left = len;
+        let mut buffer = vec![0; 64 << 10];
+        while left > 0 {
+            let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let Some(room) = buffer.get_mut(..room) else { break };
+            let n = match body.read(room) {
+                Ok(0) => {
+                    return Err(Failure::again(Error::unavailable("the server's answer ends too early")));
+                }
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(self.times.broken(&e)),
+            };
+            take(room.get(..n).unwrap_or_default()).map_err(Failure::last)?;
+            left -= n as u64;
         }
-        E::RequireHttpsOnly(_) => Failure::last(Error::denied("the server redirects from https to http")),
-        E::Tls(_) | E::Rustls(_) | E::Pem(_) => Failure::last(Error::denied(format!("TLS failed: {e}"))),
-        E::Protocol(_) | E::Http(_) => {
-            Failure::again(Error::io("the server does not speak HTTP as it should"))
+        if said.is_some() {
+            // Its end has to be seen before the connection can be used again.
+            let _ = body.read(&mut [0]);
         }
-        _ => Failure::last(Error::io("the server's answer cannot be understood")),
+        Ok(())
     }
 }
 
@@ -309,21 +300,6 @@ fn wrong_range() -> Error {
 #[cold]
 fn no_range() -> Error {
     Error::unsupported("the server has ceased to serve parts of it (it answers a range with the whole)")
-}
-
-/// A status that is no answer.
-#[cold]
-fn refusal(response: &Response<Body>) -> Failure {
-    let status = response.status();
-    let kind = match status.as_u16() {
-        404 | 410 => Kind::NotFound,
-        401 | 403 | 407 | 451 => Kind::Denied,
-        408 | 425 | 429 | 500..=599 => Kind::Unavailable,
-        400..=499 => Kind::Invalid,
-        _ => Kind::Unsupported,
-    };
-    let again = (kind == Kind::Unavailable).then(|| retry_after(response.headers()).unwrap_or_default());
-    Failure { error: Error::new(kind, format!("the server says {status}")), again }
 }
 
 fn agent(address: &Address, options: &Options) -> Result<Agent> {

@@ -9,6 +9,8 @@ mod address;
 mod answer;
 mod backoff;
 mod cache;
+mod date;
+mod failure;
 mod fetch;
 mod ranged;
 

@@ -1,5 +1,5 @@
 use super::address::Address;
-use super::answer::{ContentRange, Version};
+use super::answer::{ContentRange, Version, retry_after};
 use super::cache::{Cache, Found};
 use super::*;
 use chart::Error;
@@ -66,6 +66,49 @@ fn an_address_shows_no_secrets_and_keeps_queries_apart() {
     for wrong in ["", "host/a", "file:///etc", "http:///a", "https://", "http://a b/"] {
         assert!(Address::parse(wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn dates_are_read_in_all_three_forms() {
+    for (text, seconds) in [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
+        ("Sun Nov  6 08:49:37 1994", Some(784_111_777)),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+        ("Thu, 29 Feb 2024 23:59:60 GMT", Some(1_709_251_200)),
+        ("Fri, 01-Mar-24 00:00:00 GMT", Some(1_709_251_200)),
+        ("Thu, 01 Jan 1969 00:00:00 GMT", None),
+        ("Sun, 06 Nov 1994 08:49:37 CET", None),
+        ("Sun, 06 Nov 1994 24:00:00 GMT", None),
+        ("Sun, 00 Nov 1994 08:49:37 GMT", None),
+        ("Sun, 06 Nev 1994 08:49:37 GMT", None),
+        ("Sun, 06 Nov 1994 08:49 GMT", None),
+        ("Sun, 06 Nov 99999999999999999999 08:49:37 GMT", None),
+        ("tomorrow", None),
+        ("", None),
+    ] {
+        assert_eq!(date::parse(text), seconds, "{text}");
+    }
+}
+
+#[test]
+fn to_be_left_alone_is_asked_for_in_seconds_or_until_a_date() {
+    let asked = |after: &'static str, now: Option<&'static str>| {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(after));
+        if let Some(now) = now {
+            headers.insert(header::DATE, HeaderValue::from_static(now));
+        }
+        retry_after(&headers).map(|wait| wait.as_secs())
+    };
+    let noon = "Sat, 01 Jan 2022 12:00:00 GMT";
+    assert_eq!(asked("17", None), Some(17));
+    // By the server's clock, wherever ours is.
+    assert_eq!(asked("Sat, 01 Jan 2022 12:00:30 GMT", Some(noon)), Some(30));
+    assert_eq!(asked("Sat, 01 Jan 2022 11:00:00 GMT", Some(noon)), Some(0));
+    assert_eq!(asked(noon, None), Some(0));
+    assert!(asked("Fri, 01 Jan 2199 00:00:00 GMT", None).unwrap() > 1_000_000);
+    assert_eq!(asked("soon", Some(noon)), None);
 }
 
 #[test]

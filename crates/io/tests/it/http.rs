@@ -242,6 +242,64 @@ fn a_server_that_asks_for_too_much_patience_does_not_get_it() {
 }
 
 #[test]
+fn a_silent_server_is_an_error_soon_and_in_words() {
+    let server = Server::new(pattern(10_000), |_| Act::Stall);
+    let began = Instant::now();
+    let error = refused(&server);
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    for word in ["after 2 tries", "connected", "not answered within 400ms"] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let usual = Options::default();
+    assert_eq!((usual.timeout, usual.connect_timeout), (Duration::from_secs(10), Duration::from_secs(10)));
+}
+
+#[test]
+fn a_try_ends_however_slowly_its_answer_goes_on() {
+    let server = Server::new(pattern(10_000), |seen| match seen.number {
+        0 => Act::Serve,
+        _ => Act::Drip(Duration::from_millis(50)),
+    });
+    let hasty = Options { request_timeout: Duration::from_secs(1), tries: 2, ..options() };
+    let source = Ranged::open(&server.url(), &hasty).unwrap();
+    let began = Instant::now();
+    let error = read(&source, 4096, 10).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    assert!(error.to_string().contains("not complete after 1s"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_long_range_may_take_more_tries_than_a_short_one_as_long_as_it_goes_on() {
+    let object = pattern(600_000);
+    let server = Server::new(object.clone(), |seen| match seen.number {
+        0 => Act::Serve,
+        // Seven broken answers, where four tries are all that is allowed for nothing.
+        _ => Act::Truncate(80_000),
+    });
+    let blocks = Options { block: 64 << 10, cache: 4 << 20, ..options() };
+    let source = Ranged::open(&server.url(), &blocks).unwrap();
+    assert!(read(&source, 65_536, 534_464).unwrap() == object[65_536..]);
+    assert!(source.counts().retries >= 6, "{:?}", source.counts());
+}
+
+#[test]
+fn a_server_that_asks_to_wait_until_a_date_is_waited_for() {
+    let server = Server::new(pattern(10_000), |seen| match seen.number {
+        1 => Act::Status(
+            503,
+            "Date: Sat, 01 Jan 2022 12:00:00 GMT\r\nRetry-After: Sat, 01 Jan 2022 12:00:01 GMT\r\n",
+        ),
+        _ => Act::Serve,
+    });
+    let source = open(&server);
+    let began = Instant::now();
+    assert!(read(&source, 4096, 10).unwrap() == pattern(10_000)[4096..4106]);
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
 fn readers_of_one_block_share_one_fetch() {
     let server = Server::new(pattern(100_000), |_| Act::Slow(Duration::from_millis(100)));
     let source = open(&server);

@@ -38,6 +38,8 @@ pub(crate) enum Act {
     Garbage,
     /// Begin and do not go on.
     Stall,
+    /// Serve the range, a byte after each such pause.
+    Drip(Duration),
     /// Redirect to where the headers say.
     Redirect,
 }
@@ -241,6 +243,22 @@ fn answer(shared: &Shared, out: &mut dyn Stream, seen: &Seen, act: Act) -> bool 
             let _ = out.write_all(b"HTTP/1.1 206 OK\r\nContent-").and_then(|()| out.flush());
             std::thread::sleep(Duration::from_millis(700));
             false
+        }
+        Act::Drip(pause) => {
+            let body = slice(first, last);
+            let head = format!(
+                "HTTP/1.1 206 OK\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{total}\r\n{usual}\r\n",
+                body.len()
+            );
+            let mut gone = out.write_all(head.as_bytes()).is_err();
+            for byte in body {
+                std::thread::sleep(pause);
+                gone = gone || out.write_all(&[*byte]).and_then(|()| out.flush()).is_err();
+                if gone || shared.over.load(Ordering::Relaxed) {
+                    return false;
+                }
+            }
+            true
         }
         Act::Redirect => send(out, "302 Found", &usual, &[]),
     }
