@@ -45,15 +45,10 @@ pub(super) struct Ready {
     pub(super) allocation: Option<u32>,
 }
 
-/// Connects and enters the transmission phase.
+/// Connects and enters the transmission phase, with the best headers and all that tells holes from data.
 pub(super) fn open(uri: &Uri, options: &Options) -> Result<Ready> {
     let mut talk = Talk::begin(uri, options)?;
-    let mut headers = Headers::Simple;
-    if talk.accepts(Opt::EXTENDED_HEADERS)? {
-        headers = Headers::Extended;
-    } else if talk.accepts(Opt::STRUCTURED_REPLY)? {
-        headers = Headers::Structured;
-    }
+    let headers = talk.headers(Headers::Extended)?;
     let (mut contexts, mut allocation) = (Vec::new(), None);
     if headers != Headers::Simple {
         let listed = talk.contexts(Opt::LIST_META_CONTEXT, &uri.export, &[])?;
@@ -61,23 +56,16 @@ pub(super) fn open(uri: &Uri, options: &Options) -> Result<Ready> {
         let chosen = talk.contexts(Opt::SET_META_CONTEXT, &uri.export, &[BASE_ALLOCATION])?;
         allocation = chosen.iter().find(|c| c.name == BASE_ALLOCATION).map(|c| c.id);
     }
-    let export = match talk.go(&uri.export)? {
-        Some(export) => export,
-        None if headers == Headers::Extended => {
-            return Err(Error::corrupt("the NBD server accepts extended headers but not OPT_GO"));
-        }
-        None => talk.export_name(&uri.export)?,
-    };
-    let tls = talk.link.is_tls();
-    let export = Export { headers, contexts, tls, ..export };
-    if !export.size.is_multiple_of(u64::from(export.block.minimum)) {
-        return Err(Error::unsupported(format!(
-            "the export's size of {} bytes is not a multiple of its own minimum block size, {}",
-            export.size, export.block.minimum
-        )));
-    }
-    talk.link.socket().set_timeout(options.timeout)?;
-    Ok(Ready { link: talk.link, inbox: talk.inbox, export, allocation })
+    let export = Export { contexts, ..talk.enter(&uri.export, headers)? };
+    talk.ready(export, allocation, options)
+}
+
+/// The same, with headers no better than `best` and no metadata contexts.
+pub(super) fn open_plainly(uri: &Uri, options: &Options, best: Headers) -> Result<Ready> {
+    let mut talk = Talk::begin(uri, options)?;
+    let headers = talk.headers(best)?;
+    let export = talk.enter(&uri.export, headers)?;
+    talk.ready(export, None, options)
 }
 
 /// Connects and asks what there is.
@@ -229,6 +217,39 @@ impl Talk {
             Ok(())
         })?;
         Ok(if end == Rep::ACK { found } else { Vec::new() })
+    }
+
+    /// Agrees on headers: the best that both sides know, but no better than `best`.
+    fn headers(&mut self, best: Headers) -> Result<Headers> {
+        if best == Headers::Extended && self.accepts(Opt::EXTENDED_HEADERS)? {
+            return Ok(Headers::Extended);
+        }
+        let structured = best != Headers::Simple && self.accepts(Opt::STRUCTURED_REPLY)?;
+        Ok(if structured { Headers::Structured } else { Headers::Simple })
+    }
+
+    /// Enters the transmission phase.
+    fn enter(&mut self, name: &str, headers: Headers) -> Result<Export> {
+        let export = match self.go(name)? {
+            Some(export) => export,
+            None if headers == Headers::Extended => {
+                return Err(Error::corrupt("the NBD server accepts extended headers but not OPT_GO"));
+            }
+            None => self.export_name(name)?,
+        };
+        if !export.size.is_multiple_of(u64::from(export.block.minimum)) {
+            return Err(Error::unsupported(format!(
+                "the export's size of {} bytes is not a multiple of its own minimum block size, {}",
+                export.size, export.block.minimum
+            )));
+        }
+        Ok(Export { headers, tls: self.link.is_tls(), ..export })
+    }
+
+    /// Ends the handshake.
+    fn ready(self, export: Export, allocation: Option<u32>, options: &Options) -> Result<Ready> {
+        self.link.socket().set_timeout(options.timeout)?;
+        Ok(Ready { link: self.link, inbox: self.inbox, export, allocation })
     }
 
     /// Enters the transmission phase; nothing where the server does not know how.

@@ -31,6 +31,11 @@ impl Link {
         self.tls.is_some()
     }
 
+    /// The socket alone.
+    pub(super) fn into_socket(self) -> Socket {
+        self.socket
+    }
+
     /// Goes on under TLS.
     pub(super) fn start_tls(&mut self, mut connection: ClientConnection, deadline: Instant) -> Result<()> {
         let mut socket = Until { socket: &self.socket, deadline };

@@ -1,6 +1,7 @@
 //! NBD: the protocol as data, and a client that makes any export a source.
 //!
-//! [`wire`] is used by both sides. [`Client`] is one export of one server, over one connection.
+//! [`wire`] is used by both sides. [`Client`] is one export of one server, over one connection; [`Transmission`] is
+//! the same connection for who speaks the protocol himself.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod assemble;
@@ -12,6 +13,7 @@ mod socket;
 mod source;
 mod status;
 mod tls;
+mod transmission;
 mod uri;
 pub mod wire;
 
@@ -21,4 +23,5 @@ mod tests;
 
 pub use client::{Client, Options, list};
 pub use handshake::Export;
+pub use transmission::Transmission;
 pub use uri::{Endpoint, Uri};

@@ -5,7 +5,7 @@ use chart::{Error, Result, ResultExt};
 use rustix::net::{RecvFlags, Shutdown};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -85,6 +85,15 @@ impl Socket {
             Ok((_, n)) => Some(n),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
             Err(_) => Some(0),
+        }
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> OwnedFd {
+        match socket {
+            Socket::Tcp(s) => s.into(),
+            Socket::Unix(s) => s.into(),
         }
     }
 }
