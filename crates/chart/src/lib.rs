@@ -23,8 +23,10 @@ mod source;
 mod table;
 
 pub use codec::Codec;
-pub use disk::{Coded, Disk, DiskBuilder, Geometry, Leaf, LeafPlace, MAX_DEPTH, Plan, Purpose};
-pub use error::{Error, Kind, Result, ResultExt};
+pub use disk::{
+    Coded, Disk, DiskBuilder, Geometry, Leaf, LeafPlace, MAX_DEPTH, Plan, Purpose, Walk, both_at, same_place,
+};
+pub use error::{Error, Kind, Remedy, Result, ResultExt};
 pub use extent::{CodecId, Extent, Frame, Place, SourceId};
 pub use flight::{Flight, InFlight};
 pub use layer::{Answer, Chart, Layer, Wait};

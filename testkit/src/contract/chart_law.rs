@@ -115,7 +115,8 @@ fn by_leaf(disk: &Disk, mut at: u64, mut buf: &mut [u8]) -> Verdict {
     Ok(())
 }
 
-/// What the chart and the leaves say is what reading gives. The disk must not change meanwhile.
+/// What the chart and the leaves say is what reading gives, and so is what a walk tells. The disk must not change
+/// meanwhile.
 pub fn chart_agrees_with_read(disk: &Disk) -> Verdict {
     let mut at = 0;
     while at < disk.len() {
@@ -130,7 +131,7 @@ pub fn chart_agrees_with_read(disk: &Disk) -> Verdict {
         holes(disk, at, &read)?;
         at += len as u64;
     }
-    Ok(())
+    super::walk_law(disk)
 }
 
 /// What `data_at` calls empty is empty.

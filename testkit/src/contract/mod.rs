@@ -15,12 +15,13 @@ mod stamp;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use chart_law::{chart_agrees_with_read, chart_law, split_reads};
 pub use compose::{Patches, associative, composes};
 pub use concurrent::{Load, concurrent};
 pub use crashing::{crash_safe, flush_reaches};
-pub use place::{Same, place_law, same_place};
+pub use place::{Same, by_leaves, place_law};
 pub use races::{
     Copier, Outer, Stack, fill_is_void, in_place_writer_keeps_its_place, no_write_lost_to_a_deleted_snapshot,
     no_write_lost_to_a_snapshot, overlapping_reservations_wait, races, reader_keeps_its_place,
@@ -30,6 +31,7 @@ pub use random::{all_decorators, failing_ops, random_ops};
 pub use source_law::source_law;
 pub use stamp::{Stamp, stamp, stamps};
 pub use subject::{Maker, Snapshots, Subject};
+pub use walk::walk_law;
 
 use std::fmt;
 

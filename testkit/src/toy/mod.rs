@@ -77,7 +77,7 @@ impl Toy {
     /// Its one disk (law 9): to be made once.
     fn disk(&self) -> Result<Arc<Disk>> {
         let image = Arc::clone(&self.image);
-        let disk = Disk::builder("toy", Arc::clone(&image) as _).source(Arc::clone(image.source()));
+        let disk = Disk::builder("toy", Arc::clone(&image) as _).image().source(Arc::clone(image.source()));
         let disk = self.below.iter().fold(disk, |d, b| d.below(Arc::clone(b)));
         let geometry = Geometry { grain: GRAIN, ..Geometry::default() };
         disk.mutator(image).geometry(geometry).build()
@@ -88,7 +88,8 @@ impl Snapshots for Toy {
     fn snapshot(&self) -> Result<Arc<Disk>> {
         let id = self.image.snapshot();
         let chart = Frozen::new(Arc::clone(&self.image), id);
-        let disk = Disk::builder("toy snapshot", Arc::new(chart)).source(Arc::clone(self.image.source()));
+        let disk = Disk::builder("toy snapshot", Arc::new(chart)).image();
+        let disk = disk.source(Arc::clone(self.image.source()));
         let disk = self.below.iter().fold(disk, |d, b| d.below(Arc::clone(b)));
         match chart::ChartMut::epochs(self.image.as_ref()) {
             Some(epochs) => disk.epochs(Arc::clone(epochs)).build(),

@@ -1,10 +1,10 @@
 use super::{Mutation, Toy, ToyMaker};
 use super::{fill_without_reserving, flattening, same_by_source_id};
 use crate::contract::{
-    Load, Verdict, all_decorators, chart_law, concurrent, crash_safe, fill_is_void, flush_reaches,
+    Load, Verdict, all_decorators, by_leaves, chart_law, concurrent, crash_safe, fill_is_void, flush_reaches,
     in_place_writer_keeps_its_place, no_write_lost_to_a_deleted_snapshot, no_write_lost_to_a_snapshot,
     overlapping_reservations_wait, place_law, races, random_ops, reader_keeps_its_place,
-    readers_look_while_a_snapshot_waits, same_place, snapshot_does_not_change, split_reads, stamp,
+    readers_look_while_a_snapshot_waits, snapshot_does_not_change, split_reads, stamp,
     writes_stay_in_their_disk,
 };
 use crate::crash::Budget;
@@ -97,7 +97,7 @@ fn toy_over(image: Arc<dyn Source>, below: Arc<dyn Source>) -> Result<Arc<Disk>>
 #[test]
 fn filling_and_places() {
     kept(fill_is_void(&toy_over, Disk::fill_up));
-    kept(place_law(&same_place));
+    kept(place_law(&by_leaves));
 }
 
 /// A toy with content whose grains lie scattered: what laws 1 and 2 are held against.

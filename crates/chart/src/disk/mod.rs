@@ -1,11 +1,17 @@
 //! The disk: a chart with its sources, and the acts on it.
 
+mod leaf;
 mod plan;
 mod read;
+mod same;
 mod source;
+mod walk;
 mod write;
 
-pub use plan::{Coded, Leaf, LeafPlace, Plan, Purpose};
+pub use leaf::{Coded, Leaf, LeafPlace};
+pub use plan::{Plan, Purpose};
+pub use same::{both_at, same_place};
+pub use walk::Walk;
 
 use crate::codec::FrameCache;
 use crate::{
@@ -74,6 +80,7 @@ pub struct Disk {
     depth: usize,
     never: bool,
     writable: bool,
+    image: bool,
 }
 
 impl Disk {
@@ -89,6 +96,7 @@ impl Disk {
             below: None,
             geometry: Geometry::default(),
             writable: false,
+            image: false,
         }
     }
 
@@ -199,6 +207,7 @@ pub struct DiskBuilder {
     below: Option<SourceId>,
     geometry: Geometry,
     writable: bool,
+    image: bool,
 }
 
 impl DiskBuilder {
@@ -237,6 +246,13 @@ impl DiskBuilder {
     /// Writes go straight to the sources; there is no map to change.
     pub fn straight(mut self) -> Self {
         self.writable = true;
+        self
+    }
+
+    /// It is an image: what its own map holds is this layer's, even where the image lies in a disk that has layers
+    /// itself. Without this, as in a window or a view, the layers are those of the disk behind ([`Leaf::layer`]).
+    pub fn image(mut self) -> Self {
+        self.image = true;
         self
     }
 
@@ -280,6 +296,7 @@ impl DiskBuilder {
             identity: Identity::unique(),
             depth,
             writable: self.writable,
+            image: self.image,
         }))
     }
 }

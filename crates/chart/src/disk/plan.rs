@@ -1,8 +1,8 @@
 //! Plan: where the bytes of a range really live, through every disk below, and the pin that keeps it true.
 
-use super::{Disk, MAX_DEPTH};
-use crate::{Backing, Codec, Error, Extent, Frame, Pin, Place, Result, Source, SourceId, Wait, check_range};
-use std::sync::Arc;
+use super::{Coded, Disk, Leaf, LeafPlace, MAX_DEPTH};
+use crate::{Backing, Error, Extent, Frame, Pin, Place, Result, Source, Wait, check_range};
+use std::ops::Range;
 
 /// What the leaves are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,74 +13,47 @@ pub enum Purpose {
     Locate,
 }
 
-/// A run whose place is resolved: it borrows the source that holds it.
-#[derive(Clone, Copy)]
-pub struct Leaf<'d> {
-    /// Where it begins in the disk that was asked.
-    pub at: u64,
-    /// How long it is.
-    pub len: u64,
-    /// Where the bytes live.
-    pub place: LeafPlace<'d>,
-    /// Whether every layer on the way says that a write may go straight there.
-    pub writable: bool,
-    /// How many disks were passed through.
-    pub depth: usize,
-}
-
-/// Where the bytes of a leaf live.
-#[derive(Clone, Copy)]
-pub enum LeafPlace<'d> {
-    /// Nothing is stored.
-    Hole,
-    /// Stored as zeros.
-    Zero,
-    /// In a source that is no disk.
-    Raw {
-        /// The source.
-        source: &'d dyn Source,
-        /// Where in it.
-        offset: u64,
-    },
-    /// In an encoded run.
-    Coded(Coded<'d>),
-}
-
-/// An encoded run, resolved.
-#[derive(Clone, Copy)]
-pub struct Coded<'d> {
-    /// The source that holds the stored bytes.
-    pub source: &'d dyn Source,
-    /// Where they begin in it.
-    pub offset: u64,
-    /// As its own disk described it.
-    pub frame: Frame,
-    /// What decodes it.
-    pub codec: &'d Arc<dyn Codec>,
-    /// How much of it may be read: its stored length, cut where a disk on the way ends.
-    room: u64,
-    /// The disk that described it, which keeps decoded frames.
-    pub(super) home: &'d Disk,
-}
-
 /// The leaves of a range, true as long as the plan is held.
 pub struct Plan<'d> {
-    /// In order, without gaps.
+    /// In order, without gaps. Neighbours that are one place are one leaf.
     pub leaves: Vec<Leaf<'d>>,
     _pin: Pin,
 }
 
+/// How a range is looked up.
+pub(super) struct Look {
+    /// At most so many lookups.
+    pub(super) most: usize,
+    pub(super) wait: Wait,
+    pub(super) why: Purpose,
+    /// Whether sources are asked what they store.
+    pub(super) ask: bool,
+}
+
 impl Disk {
-    /// Where the bytes of a range really live. At most `most` leaves: a longer range is planned in parts.
+    /// Where the bytes of a range really live. At most `most` leaves: a longer range is planned in parts, by
+    /// [`Disk::walk`].
     pub fn plan(&self, at: u64, len: u64, most: usize, wait: Wait, why: Purpose) -> Result<Plan<'_>> {
         check_range(self.len(), at, len)?;
+        self.look_up(at..at + len, &Look { most, wait, why, ask: false })
+    }
+
+    /// The leaves of the first part of a range that lies within the disk.
+    pub(super) fn look_up(&self, range: Range<u64>, look: &Look) -> Result<Plan<'_>> {
         let pin = self.pin();
-        let mut leaves = Vec::new();
-        let mut done = 0;
-        while done < len && leaves.len() < most.max(1) {
-            let leaf = self.leaf(at + done, len - done, wait, why)?;
-            done += leaf.len;
-            leaves.push(leaf);
+        let mut leaves: Vec<Leaf<'_>> = Vec::new();
+        let mut at = range.start;
+        for _ in 0..look.most.max(1) {
+            if at >= range.end {
+                break;
+            }
+            let leaf = self.leaf(at, range.end - at, look.wait, look.why)?;
+            let leaf = if look.ask { leaf.asked()? } else { leaf };
+            at = leaf.end();
+            match leaves.last_mut() {
+                Some(last) if last.joins(&leaf) => last.len += leaf.len,
+                _ => leaves.push(leaf),
+            }
         }
         Ok(Plan { leaves, _pin: pin })
     }
@@ -88,31 +61,48 @@ impl Disk {
     /// The leaf that begins at `at`. The caller holds a pin on this disk (law 3).
     pub fn leaf(&self, at: u64, want: u64, wait: Wait, why: Purpose) -> Result<Leaf<'_>> {
         let (mut disk, mut pos, mut want, mut writable) = (self, at, want, true);
-        for depth in 1..=MAX_DEPTH {
-            let extent = disk.chart_extent(pos, want, wait)?;
+        // The layer that is asked, and whether an image of that layer was found to hold the range: then what the
+        // image's file is made of is no layer of this disk.
+        let (mut layer, mut of, mut held) = (1, Some(self), false);
+        for _ in 0..MAX_DEPTH {
+            let (extent, own) = disk.chart_extent(pos, want, wait)?;
             want = want.min(extent.len);
             writable &= disk.writable && extent.writable;
-            let leaf = |place| Ok(Leaf { at, len: want, place, writable, depth });
-            match extent.place {
-                Place::Hole => return leaf(LeafPlace::Hole),
-                Place::Zero => return leaf(LeafPlace::Zero),
+            if !own && !held {
+                let below = disk.chart.below();
+                (layer, of) = below.map_or((0, None), |s| (layer + 1, disk_behind(s.as_ref())));
+            }
+            let (place, data) = match extent.place {
+                Place::Hole => {
+                    if own && !held {
+                        (layer, of) = (0, None);
+                    }
+                    (LeafPlace::Hole, false)
+                }
+                Place::Zero => (LeafPlace::Zero, false),
                 place @ Place::Frame { .. } => {
                     let Some(frame) = place.as_frame() else { continue };
-                    return leaf(LeafPlace::Coded(disk.coded(frame, wait, why)?));
+                    (LeafPlace::Coded(disk.coded(frame, wait, why)?), true)
                 }
                 Place::Raw { source, offset } => match descend(disk.source(source)?.as_ref(), why) {
-                    Down::Disk(inner) => (disk, pos) = (inner, offset),
-                    Down::Leaf(source) => return leaf(LeafPlace::Raw { source, offset }),
+                    Down::Disk(inner) => {
+                        held |= own && disk.image;
+                        (disk, pos) = (inner, offset);
+                        continue;
+                    }
+                    Down::Leaf(source) => (LeafPlace::Raw { source, offset }, true),
                 },
-            }
+            };
+            return Ok(Leaf { at, len: want, place, writable, data, layer, disk: of });
         }
         Err(Error::unsupported(format!("{}: more than {MAX_DEPTH} disks deep", self.name)))
     }
 
-    fn chart_extent(&self, at: u64, want: u64, wait: Wait) -> Result<Extent> {
-        let (extent, _) = self.chart.answer(at, want, wait)?;
+    /// This disk's answer, and whether it is its own layer's.
+    fn chart_extent(&self, at: u64, want: u64, wait: Wait) -> Result<(Extent, bool)> {
+        let (extent, own) = self.chart.answer(at, want, wait)?;
         debug_assert!(extent.at == at && extent.len > 0 && extent.len <= want, "law 1: {extent:?}");
-        Ok(extent)
+        Ok((extent, own))
     }
 
     /// Passes a frame down as long as its stored bytes are one raw run (law 5).
@@ -128,7 +118,7 @@ impl Disk {
             }
             let whole = |e: &Extent| e.len >= room;
             match inner.chart_extent(offset, room, wait) {
-                Ok(extent) if whole(&extent) => match extent.place {
+                Ok((extent, _)) if whole(&extent) => match extent.place {
                     Place::Raw { source: id, offset: at } => {
                         (source, offset) = (inner.source(id)?.as_ref(), at);
                     }
@@ -139,19 +129,6 @@ impl Disk {
             }
         }
         Ok(Coded { source, offset, frame, codec, room, home: self })
-    }
-}
-
-impl Coded<'_> {
-    /// The key its own disk keeps it under when decoded.
-    pub(super) fn key(&self) -> (SourceId, u64) {
-        (self.frame.source, self.frame.offset)
-    }
-
-    /// How many bytes are stored at most, within the source.
-    pub fn stored_len(&self) -> usize {
-        let rest = self.source.len().saturating_sub(self.offset);
-        usize::try_from(rest.min(self.room)).unwrap_or(usize::MAX)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A disk as a source of another.
 
 use super::{Disk, Purpose};
-use crate::{Backing, Identity, LeafPlace, Limits, Result, Run, SetMode, Source, To, Wait, check_range};
+use crate::{Backing, Identity, Limits, Result, Run, SetMode, Source, To, Wait, check_range};
 
 impl Source for Disk {
     fn name(&self) -> String {
@@ -43,12 +43,8 @@ impl Source for Disk {
     fn data_at(&self, offset: u64, want: u64) -> Result<Run> {
         check_range(Disk::len(self), offset, 1)?;
         let _pin = self.pin();
-        let leaf = self.leaf(offset, want.max(1), Wait::Allowed, Purpose::Read)?;
-        match leaf.place {
-            LeafPlace::Hole | LeafPlace::Zero => Ok(Run { len: leaf.len, data: false }),
-            LeafPlace::Coded(_) => Ok(Run { len: leaf.len, data: true }),
-            LeafPlace::Raw { source, offset } => source.data_at(offset, leaf.len),
-        }
+        let leaf = self.leaf(offset, want.max(1), Wait::Allowed, Purpose::Read)?.asked()?;
+        Ok(Run { len: leaf.len, data: leaf.data })
     }
 
     fn identity(&self) -> Identity {

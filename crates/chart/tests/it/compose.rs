@@ -1,7 +1,7 @@
 use crate::{memory, window};
 use chart::{Disk, Slice, SourceId};
 use std::sync::Arc;
-use testkit::contract::{Maker, all_decorators, associative, composes, place_law, same_place};
+use testkit::contract::{Maker, all_decorators, associative, by_leaves, composes, place_law};
 use testkit::source::Memory;
 use testkit::toy::ToyMaker;
 
@@ -23,7 +23,7 @@ fn towers_of_everything_over_a_file_and_over_a_changing_disk() {
 
 #[test]
 fn places_are_the_same_by_identity() {
-    place_law(&same_place).unwrap();
+    place_law(&by_leaves).unwrap();
 }
 
 #[test]

@@ -7,10 +7,12 @@ mod epochs;
 mod flight;
 mod frames;
 mod laws;
+mod layers;
 mod memory;
 mod overlay;
 mod slice;
 mod table;
+mod walk;
 
 use chart::{Disk, Result, Slice, Source, SourceId};
 use std::sync::Arc;

@@ -75,7 +75,7 @@ impl Image {
             ..Geometry::default()
         };
         let layer: Arc<dyn chart::Layer> = Arc::<Self>::clone(self);
-        let mut builder = Disk::builder(name, layer).source(Arc::clone(&self.file));
+        let mut builder = Disk::builder(name, layer).image().source(Arc::clone(&self.file));
         if self.mutator.is_some() {
             let mutator: Arc<dyn chart::ChartMut> = Arc::<Self>::clone(self);
             builder = builder.mutator(mutator);

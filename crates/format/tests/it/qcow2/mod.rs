@@ -4,6 +4,7 @@ mod check;
 mod create;
 mod features;
 mod hostile;
+mod layers;
 mod variants;
 
 use chart::{Disk, Result, Source, Wait};

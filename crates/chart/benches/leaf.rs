@@ -1,0 +1,102 @@
+//! Nanoseconds of processor time that finding a place takes: `cargo bench -p chart --bench leaf`.
+
+use chart::{Backing, Disk, Extent, Identity, Purpose, Result, Slice, Source, SourceId, Table, Wait};
+use rustix::time::{ClockId, clock_gettime};
+use std::hint::black_box;
+use std::sync::Arc;
+
+const SIZE: u64 = 64 << 30;
+const PIECE: u64 = 64 << 10;
+const LOOKUPS: u64 = 4_000_000;
+
+/// Bytes that nobody reads here.
+struct Nothing(Identity);
+
+impl Source for Nothing {
+    fn name(&self) -> String {
+        "nothing".into()
+    }
+    fn len(&self) -> u64 {
+        u64::MAX
+    }
+    fn read_at(&self, _: u64, buf: &mut [u8], _: Wait) -> Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+    fn identity(&self) -> Identity {
+        self.0.clone()
+    }
+    fn backing(&self) -> Backing<'_> {
+        Backing::Memory
+    }
+}
+
+fn slice(of: Arc<dyn Source>) -> Result<Arc<Disk>> {
+    Disk::builder("slice", Arc::new(Slice::new(SourceId(0), 0, SIZE, false)?)).source(of).build()
+}
+
+/// A million extents, none of which goes on in the next.
+fn table(of: Arc<dyn Source>) -> Result<Arc<Disk>> {
+    let piece = |i: u64| Extent::raw(i * PIECE, PIECE, SourceId(0), SIZE - (i + 1) * PIECE);
+    let table = Table::from_extents(SIZE, (0..SIZE / PIECE).map(piece))?;
+    Disk::builder("table", Arc::new(table)).source(of).build()
+}
+
+/// What this thread has used, in nanoseconds.
+fn processor_time() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+}
+
+fn leaves(name: &str, disk: &Disk) -> Result<()> {
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let (mut state, began) = (1_u64, processor_time());
+        for _ in 0..LOOKUPS / 5 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            black_box(disk.leaf(
+                (state >> 20) & (SIZE - 4096) & !4095,
+                4096,
+                Wait::Never,
+                Purpose::Locate,
+            )?);
+        }
+        best = best.min((processor_time() - began) / (LOOKUPS / 5) as f64);
+    }
+    println!("a leaf: {name:32} {best:7.1} ns");
+    Ok(())
+}
+
+fn walk(name: &str, disk: &Disk, leaves: usize) -> Result<()> {
+    let mut best = f64::MAX;
+    let mut count = 0_u64;
+    for _ in 0..5 {
+        let began = processor_time();
+        count = 0;
+        let mut at = 0;
+        while at < SIZE {
+            let plan = disk.plan(at, (SIZE - at).min(SIZE), leaves, Wait::Allowed, Purpose::Locate)?;
+            count += plan.leaves.len() as u64;
+            at = plan.leaves.last().map_or(SIZE, |leaf| leaf.at + leaf.len);
+        }
+        best = best.min((processor_time() - began) / count as f64);
+    }
+    println!("a leaf of a plan of {leaves:4}: {name:18} {best:7.1} ns ({count} leaves)");
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let source: Arc<dyn Source> = Arc::new(Nothing(Identity::unique()));
+    let one = slice(Arc::clone(&source))?;
+    let mut eight = Arc::clone(&one);
+    for _ in 1..8 {
+        eight = slice(eight)?;
+    }
+    let packed = table(Arc::clone(&source))?;
+    leaves("slice", &one)?;
+    leaves("eight slices", &eight)?;
+    leaves("table of a million", &packed)?;
+    walk("table of a million", &packed, 256)?;
+    walk("table of a million", &packed, 1024)?;
+    Ok(())
+}
