@@ -4,15 +4,11 @@ use crate::Image;
 use chart::file::{SourceRecord, Written};
 use chart::{
     Backing, CodecId, Coded, Error, Extent, Frame, Identity, Leaf, LeafPlace, Purpose, Result, ResultExt,
-    Source, SourceId, Table, Wait,
+    Source, SourceId, Table,
 };
 use io::replace::Replacement;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-
-/// What is planned under one pin.
-const BATCH_LEAVES: usize = 1024;
-const BATCH_BYTES: u64 = 64 << 30;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,15 +31,8 @@ pub fn write(image: &Image, target: &Path, force: bool) -> Result<Report> {
         Survey { folder: folder_of(target)?, sources: Vec::new(), names: Vec::new(), codecs: Vec::new() };
     let disk = image.disk();
     let mut table = Table::builder();
-    let mut at = 0;
-    while at < disk.len() {
-        let want = (disk.len() - at).min(BATCH_BYTES);
-        let plan = disk.plan(at, want, BATCH_LEAVES, Wait::Allowed, Purpose::Locate)?;
-        for leaf in &plan.leaves {
-            survey.leaf(leaf, &mut |extent| table.push(extent))?;
-            at = leaf.at + leaf.len;
-        }
-    }
+    let walk = disk.walk(0..disk.len(), Purpose::Locate).ask_sources();
+    walk.each(|leaf| table.push(survey.extent(&leaf)?))?;
     let written = Written {
         logical_block: disk.geometry().logical_block,
         sources: survey.sources,
@@ -77,31 +66,16 @@ struct Survey {
 }
 
 impl Survey {
-    fn leaf(&mut self, leaf: &Leaf<'_>, each: &mut dyn FnMut(Extent) -> Result<()>) -> Result<()> {
-        match leaf.place {
-            LeafPlace::Hole => each(Extent::hole(leaf.at, leaf.len)),
-            LeafPlace::Zero => each(Extent::zero(leaf.at, leaf.len)),
-            LeafPlace::Coded(coded) => {
-                let frame = self.frame(&coded)?;
-                each(Extent::frame(leaf.at, leaf.len, frame))
+    fn extent(&mut self, leaf: &Leaf<'_>) -> Result<Extent> {
+        let &Leaf { at, len, .. } = leaf;
+        Ok(match leaf.place {
+            LeafPlace::Zero => Extent::zero(at, len),
+            LeafPlace::Coded(coded) => Extent::frame(at, len, self.frame(&coded)?),
+            LeafPlace::Raw { source, offset } if leaf.data => {
+                Extent::raw(at, len, self.source(source)?, offset)
             }
-            LeafPlace::Raw { source, offset } => {
-                let id = self.source(source)?;
-                let mut done = 0;
-                while done < leaf.len {
-                    let run = source.data_at(offset + done, leaf.len - done)?;
-                    let len = run.len.clamp(1, leaf.len - done);
-                    let at = leaf.at + done;
-                    each(if run.data {
-                        Extent::raw(at, len, id, offset + done)
-                    } else {
-                        Extent::hole(at, len)
-                    })?;
-                    done += len;
-                }
-                Ok(())
-            }
-        }
+            LeafPlace::Raw { .. } | LeafPlace::Hole => Extent::hole(at, len),
+        })
     }
 
     fn frame(&mut self, coded: &Coded<'_>) -> Result<Frame> {

@@ -1,7 +1,7 @@
 //! Measuring: how large a file would be, before it is made.
 
 use crate::{Format, create};
-use chart::{Disk, Error, Result, Wait};
+use chart::{Disk, Error, Purpose, Result, Wait};
 use format::{qcow2, raw};
 use io::generated::{Generated, Rule};
 use serde::Serialize;
@@ -52,13 +52,11 @@ pub fn of_size(size: u64, format: Format, options: &BTreeMap<String, String>) ->
 
 /// Bytes that a disk has something stored for.
 fn stored(disk: &Disk) -> Result<u64> {
-    use chart::Source;
-    let (mut at, mut stored) = (0, 0);
-    while at < disk.len() {
-        let run = disk.data_at(at, disk.len() - at)?;
-        at += run.len;
-        stored += if run.data { run.len } else { 0 };
-    }
+    let mut stored = 0;
+    disk.walk(0..disk.len(), Purpose::Locate).ask_sources().each(|leaf| {
+        stored += if leaf.data { leaf.len } else { 0 };
+        Ok(())
+    })?;
     Ok(stored)
 }
 

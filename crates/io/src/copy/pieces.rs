@@ -1,7 +1,7 @@
 //! Cutting a disk into pieces of work.
 
 use super::{Options, Reflink};
-use chart::{Backing, Disk, Leaf, LeafPlace, Plan, Purpose, Result, Wait};
+use chart::{Backing, Disk, Leaf, LeafPlace, Plan, Purpose, Result, Walk};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// What a worker copies at once: what its buffer holds.
 pub(super) const PIECE: u64 = 1 << 20;
 
-/// What is planned under one pin.
+/// What is planned under one pin: less than a walk does by itself, since the pin is held until it is copied.
 const BATCH_LEAVES: usize = 256;
 const BATCH_BYTES: u64 = 1 << 30;
 
@@ -38,9 +38,7 @@ pub(super) enum Way {
 
 /// Hands out pieces in order.
 pub(super) struct Planner<'d> {
-    disk: &'d Disk,
-    at: u64,
-    end: u64,
+    walk: Walk<'d>,
     clones: bool,
     queue: VecDeque<Piece<'d>>,
 }
@@ -48,13 +46,19 @@ pub(super) struct Planner<'d> {
 impl<'d> Planner<'d> {
     pub(super) fn new(disk: &'d Disk, range: Range<u64>, options: &Options<'_>) -> Self {
         let clones = options.reflink != Reflink::Never;
-        Planner { disk, at: range.start, end: range.end, clones, queue: VecDeque::new() }
+        let walk = disk.walk(range, Purpose::Locate).in_batches(BATCH_LEAVES, BATCH_BYTES);
+        Planner { walk, clones, queue: VecDeque::new() }
     }
 
     /// The next piece, or none when all are given out.
     pub(super) fn next(&mut self) -> Result<Option<Piece<'d>>> {
-        while self.queue.is_empty() && self.at < self.end {
-            self.plan_batch()?;
+        while self.queue.is_empty() {
+            // Sources are not asked yet: what can be cloned is, whatever they store of it.
+            let Some(plan) = self.walk.next().transpose()? else { return Ok(None) };
+            let plan = Arc::new(plan);
+            for leaf in &plan.leaves {
+                self.enqueue(*leaf, &plan)?;
+            }
         }
         Ok(self.queue.pop_front())
     }
@@ -74,25 +78,6 @@ impl<'d> Planner<'d> {
         self.clones = false;
     }
 
-    fn plan_batch(&mut self) -> Result<()> {
-        let want = (self.end - self.at).min(BATCH_BYTES);
-        let plan = self.disk.plan(self.at, want, BATCH_LEAVES, Wait::Allowed, Purpose::Locate)?;
-        let plan = Arc::new(plan);
-        let mut run: Option<Leaf<'d>> = None;
-        for leaf in &plan.leaves {
-            self.at = leaf.at + leaf.len;
-            match &mut run {
-                Some(run) if joins(run, leaf) => run.len += leaf.len,
-                _ => {
-                    if let Some(run) = run.replace(*leaf) {
-                        self.enqueue(run, &plan)?;
-                    }
-                }
-            }
-        }
-        run.map_or(Ok(()), |run| self.enqueue(run, &plan))
-    }
-
     fn enqueue(&mut self, leaf: Leaf<'d>, plan: &Arc<Plan<'d>>) -> Result<()> {
         if let LeafPlace::Raw { source, .. } = leaf.place
             && self.clones
@@ -106,36 +91,19 @@ impl<'d> Planner<'d> {
     }
 }
 
-/// Whether `next` continues `run` in the same source.
-fn joins(run: &Leaf<'_>, next: &Leaf<'_>) -> bool {
-    match (run.place, next.place) {
-        // Kept apart: what nothing is stored for may be left as it is in the sink, what is zero may not.
-        (LeafPlace::Hole, LeafPlace::Hole) | (LeafPlace::Zero, LeafPlace::Zero) => true,
-        (LeafPlace::Raw { source: a, offset: x }, LeafPlace::Raw { source: b, offset: y }) => {
-            std::ptr::addr_eq(a, b) && x + run.len == y
-        }
-        _ => false,
-    }
-}
-
 /// Cuts a leaf into pieces that are copied, leaving out what its source holds nothing for.
 fn cut<'d>(leaf: Leaf<'d>, plan: &Arc<Plan<'d>>, queue: &mut VecDeque<Piece<'d>>) -> Result<()> {
-    let mut push = |leaf, way| queue.push_back(Piece { leaf, way, plan: Arc::clone(plan) });
-    let LeafPlace::Raw { source, offset } = leaf.place else {
-        let zero = matches!(leaf.place, LeafPlace::Hole | LeafPlace::Zero);
-        push(leaf, if zero { Way::Zero } else { Way::Copy });
-        return Ok(());
-    };
-    let mut done = 0;
-    while done < leaf.len {
-        let run = source.data_at(offset + done, leaf.len - done)?;
-        let end = done + run.len.clamp(1, leaf.len - done);
-        while done < end {
-            let len = if run.data { (end - done).min(PIECE) } else { end - done };
-            let place = LeafPlace::Raw { source, offset: offset + done };
-            let part = Leaf { at: leaf.at + done, len, place, ..leaf };
-            push(part, if run.data { Way::Copy } else { Way::Zero });
-            done += len;
+    let mut rest = leaf;
+    while rest.len > 0 {
+        let mut run = rest.asked()?;
+        rest = rest.skip(run.len);
+        let way = if run.data { Way::Copy } else { Way::Zero };
+        // A frame is decoded as one.
+        let most = if run.data && matches!(run.place, LeafPlace::Raw { .. }) { PIECE } else { u64::MAX };
+        while run.len > 0 {
+            let leaf = run.head(most);
+            queue.push_back(Piece { leaf, way, plan: Arc::clone(plan) });
+            run = run.skip(leaf.len);
         }
     }
     Ok(())

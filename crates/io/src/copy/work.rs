@@ -183,12 +183,7 @@ impl<'j> Worker<'j> {
         let tail = piece.leaf.len - head - len;
         for (skip, len) in [(0, head), (head + len, tail)] {
             if len > 0 {
-                let mut end = piece.clone();
-                end.leaf.at += skip;
-                end.leaf.len = len;
-                if let LeafPlace::Raw { offset, .. } = &mut end.leaf.place {
-                    *offset += skip;
-                }
+                let end = Piece { leaf: piece.leaf.skip(skip).head(len), ..piece.clone() };
                 lock(planner).copy_instead(&end)?;
             }
         }

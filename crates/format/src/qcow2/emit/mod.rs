@@ -13,8 +13,7 @@ pub use pack::{Options as PackOptions, Packed, pack};
 use super::Clusters;
 use super::create::{New, Preallocation};
 use super::layout::OFLAG_COPIED;
-use crate::field::to_u64;
-use chart::{Chart, Disk, Error, Extent, Geometry, Result, Source, SourceId, Wait};
+use chart::{Chart, Disk, Error, Extent, Geometry, Result, SourceId, Wait};
 use io::generated::Generated;
 use std::sync::Arc;
 use survey::Survey;
@@ -114,10 +113,4 @@ impl Chart for Emitted {
             rest => Ok(Extent::raw(at, len.min(rest), DATA, start)),
         }
     }
-}
-
-/// Whether any byte of a source is stored at all in a range.
-fn has_data(source: &dyn Source, offset: u64, len: u64) -> Result<(u64, bool)> {
-    let run = source.data_at(offset, len)?;
-    Ok((run.len.clamp(1, to_u64(crate::field::to_index(len)).max(1)), run.data))
 }

@@ -320,11 +320,11 @@ impl<'j> Worker<'j> {
 
     /// Takes over a cluster that is stored as a frame that would do here as it is.
     fn pass(&mut self, at: u64, len: u64) -> Result<Option<u64>> {
-        let plan = self.job.disk.plan(at, len, 1, Wait::Allowed, Purpose::Locate)?;
-        let Some(chart::Leaf { len: whole, place: LeafPlace::Coded(coded), .. }) = plan.leaves.first() else {
-            return Ok(None);
-        };
-        if *whole != len || !self.fits(coded) {
+        // Held until the stored bytes are read.
+        let _pin = self.job.disk.pin();
+        let leaf = self.job.disk.leaf(at, len, Wait::Allowed, Purpose::Locate)?;
+        let LeafPlace::Coded(coded) = &leaf.place else { return Ok(None) };
+        if leaf.len != len || !self.fits(coded) {
             return Ok(None);
         }
         let start = self.frames.len();

@@ -1,16 +1,11 @@
 //! Which clusters of a disk hold anything: a bit each, and the ranks to find the nth.
 
-use super::has_data;
 use crate::field::{to_index, to_u64};
 use crate::qcow2::Clusters;
-use chart::{Disk, Error, LeafPlace, Purpose, Result, Wait};
+use chart::{Disk, Error, Purpose, Result};
 
 /// The most memory for the bits: enough for 32 TiB of 64 KiB clusters.
 const MAX_BITS_BYTES: u64 = 64 << 20;
-
-/// What is planned under one pin.
-const BATCH_LEAVES: usize = 1024;
-const BATCH_BYTES: u64 = 4 << 30;
 
 const WORD: u64 = 64;
 
@@ -37,29 +32,12 @@ impl Survey {
         }
         let mut survey =
             Survey { bits: vec![0; to_index(words)], ranks: Vec::new(), clusters: total, count: 0 };
-        let mut at = 0;
-        while at < disk.len() {
-            let want = disk.len().saturating_sub(at).min(BATCH_BYTES);
-            let plan = disk.plan(at, want, BATCH_LEAVES, Wait::Allowed, Purpose::Locate)?;
-            for leaf in &plan.leaves {
-                match leaf.place {
-                    LeafPlace::Hole | LeafPlace::Zero => {}
-                    LeafPlace::Coded(_) => survey.mark(clusters, leaf.at, leaf.len),
-                    LeafPlace::Raw { source, offset } => {
-                        let mut done = 0_u64;
-                        while done < leaf.len {
-                            let rest = leaf.len.saturating_sub(done);
-                            let (len, data) = has_data(source, offset.saturating_add(done), rest)?;
-                            if data {
-                                survey.mark(clusters, leaf.at.saturating_add(done), len);
-                            }
-                            done = done.saturating_add(len);
-                        }
-                    }
-                }
-                at = leaf.at.saturating_add(leaf.len);
+        disk.walk(0..disk.len(), Purpose::Locate).ask_sources().each(|leaf| {
+            if leaf.data {
+                survey.mark(clusters, leaf.at, leaf.len);
             }
-        }
+            Ok(())
+        })?;
         survey.rank();
         Ok(survey)
     }
