@@ -1,7 +1,10 @@
 //! Comparing two disks: by place where that decides, by bytes where it does not.
 
+#[cfg(test)]
+mod tests;
+
 use crate::watch::Watch;
-use chart::{Backing, Disk, LeafPlace, Purpose, Result, Source, Wait};
+use chart::{Backing, Disk, Leaf, LeafPlace, Result, Wait, both_at, same_place};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -150,23 +153,13 @@ impl Job<'_> {
     /// What begins at `at`, and whether it has to be read.
     fn look(&self, at: u64) -> Result<Piece> {
         let _pins = self.disks.map(Disk::pin);
-        let [a, b] = self.disks;
-        let (mut len, a) = side(a, at, self.total - at)?;
-        let (b_len, b) = side(b, at, len)?;
-        len = len.min(b_len);
-        let read = match (a, b) {
-            (Side::Zero, Side::Zero) => [false; 2],
-            // The same bytes of the same file: nobody may change either disk, so both are frozen.
-            (Side::Place(a, x), Side::Place(b, y)) if x == y && a.identity() == b.identity() => [false; 2],
-            (Side::Place(a, x), Side::Place(b, y)) => match shared((a, x), (b, y), len) {
-                0 => [true; 2],
-                bytes => {
-                    len = bytes;
-                    [false; 2]
-                }
-            },
-            (a, b) => [!matches!(a, Side::Zero), !matches!(b, Side::Zero)],
-        };
+        let [a, b] = both_at(self.disks.map(Some), at, self.total - at)?;
+        let (mut len, mut read) = (a.len, [a.data, b.data]);
+        if same_place(&a, &b) {
+            read = [false; 2];
+        } else if let bytes @ 1.. = shared(&a, &b) {
+            (len, read) = (bytes, [false; 2]);
+        }
         // Pieces end on the same bounds whatever was skipped before, so that reads stay aligned.
         let most = if read == [false; 2] { len } else { len.min(PIECE - at % PIECE) };
         Ok(Piece { at, len: most, read })
@@ -187,37 +180,17 @@ impl Job<'_> {
     }
 }
 
-/// How many bytes two places share on their device.
-fn shared((a, x): (&dyn Source, u64), (b, y): (&dyn Source, u64), len: u64) -> u64 {
-    match (a.backing(), b.backing()) {
-        (Backing::File(a), Backing::File(b)) => io::file::shared(a, x, b, y, len),
+/// How many bytes two leaves share on their device.
+fn shared(a: &Leaf<'_>, b: &Leaf<'_>) -> u64 {
+    let (LeafPlace::Raw { source: s, offset: x }, LeafPlace::Raw { source: t, offset: y }) =
+        (a.place, b.place)
+    else {
+        return 0;
+    };
+    match (s.backing(), t.backing()) {
+        (Backing::File(s), Backing::File(t)) if a.data && b.data => io::file::shared(s, x, t, y, a.len),
         _ => 0,
     }
-}
-
-/// What a disk has at a place, as far as that is known without reading.
-enum Side<'d> {
-    Zero,
-    Place(&'d dyn Source, u64),
-    Unknown,
-}
-
-/// What a disk has from `at` on, and for how long. Behind its end are zeros.
-fn side(disk: &Disk, at: u64, want: u64) -> Result<(u64, Side<'_>)> {
-    if at >= disk.len() {
-        return Ok((want, Side::Zero));
-    }
-    let want = want.min(disk.len() - at);
-    let leaf = disk.leaf(at, want, Wait::Allowed, Purpose::Locate)?;
-    Ok(match leaf.place {
-        LeafPlace::Hole | LeafPlace::Zero => (leaf.len, Side::Zero),
-        LeafPlace::Coded(_) => (leaf.len, Side::Unknown),
-        LeafPlace::Raw { source, offset } => {
-            let run = source.data_at(offset, leaf.len)?;
-            let len = run.len.clamp(1, leaf.len);
-            (len, if run.data { Side::Place(source, offset) } else { Side::Zero })
-        }
-    })
 }
 
 impl Report {

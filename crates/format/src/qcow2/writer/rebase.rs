@@ -8,7 +8,7 @@ use crate::field::{to_index, to_u64};
 use crate::qcow2::Image;
 use crate::qcow2::create::Backing;
 use crate::qcow2::layout::{MAX_FORMAT_NAME_BYTES, autoclear, extension};
-use chart::{Disk, Error, Identity, LeafPlace, Purpose, Result, Wait};
+use chart::{Disk, Error, Result, Wait, both_at, same_place};
 
 /// What is compared at once, unless a cluster is larger.
 const PIECE: u64 = 1 << 20;
@@ -22,29 +22,6 @@ pub struct Rebased {
     pub zeroed: u64,
     /// Compared by reading.
     pub compared: u64,
-}
-
-/// What a disk has somewhere, as far as that is known without reading.
-#[derive(PartialEq, Eq)]
-enum Side {
-    Zero,
-    Place(Identity, u64),
-    Unknown,
-}
-
-/// What a disk has from `at` on, and for how long. Behind its end, and where there is none, are zeros.
-fn side(disk: Option<&Disk>, at: u64, want: u64) -> Result<(u64, Side)> {
-    let Some(disk) = disk.filter(|disk| at < disk.len()) else { return Ok((want, Side::Zero)) };
-    let leaf = disk.leaf(at, want.min(disk.len().saturating_sub(at)), Wait::Allowed, Purpose::Locate)?;
-    Ok(match leaf.place {
-        LeafPlace::Hole | LeafPlace::Zero => (leaf.len, Side::Zero),
-        LeafPlace::Coded(_) => (leaf.len, Side::Unknown),
-        LeafPlace::Raw { source, offset } => {
-            let run = source.data_at(offset, leaf.len)?;
-            let len = run.len.clamp(1, leaf.len);
-            (len, if run.data { Side::Place(source.identity(), offset) } else { Side::Zero })
-        }
-    })
 }
 
 /// Reads what there is; behind the end are zeros.
@@ -80,6 +57,7 @@ impl Image {
             buffers: [vec![0; piece], vec![0; piece]],
             done: Rebased::default(),
         };
+        // Not a `Disk::walk`: it asks for the layer's own answers, not for places, and changes them as it goes.
         let mut at = 0;
         while at < disk.len() {
             tell(at)?;
@@ -127,12 +105,19 @@ struct CopyUp<'a> {
 }
 
 impl CopyUp<'_> {
+    /// How far both are in one place from `at` on, or zeros, so that nobody need read them.
+    fn same(&self, at: u64, end: u64) -> Result<Option<u64>> {
+        let disks = [Some(self.disk), self.new];
+        // Not held any longer than this: what is copied up waits for nobody who is pinned.
+        let _pins = disks.map(|disk| disk.map(Disk::pin));
+        let [old, new] = both_at(disks, at, end.saturating_sub(at))?;
+        Ok(same_place(&old, &new).then(|| old.end()))
+    }
+
     /// Does the first part of `[at, end)`, which the layer leaves to those below. Returns where it ends.
     fn step(&mut self, at: u64, end: u64) -> Result<u64> {
-        let (old_len, old) = side(Some(self.disk), at, end.saturating_sub(at))?;
-        let (new_len, new) = side(self.new, at, old_len)?;
-        if old != Side::Unknown && old == new {
-            return Ok(at.saturating_add(old_len.min(new_len)));
+        if let Some(same) = self.same(at, end)? {
+            return Ok(same);
         }
         let size = self.image.clusters.size();
         let most = PIECE.max(size);
