@@ -59,6 +59,32 @@ impl Kind {
     }
 }
 
+/// What the person who reads an error could do about it, where that is more than its kind says. Whoever shows the
+/// error finds the words for it: in this workspace nobody else knows of switches or buttons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Remedy {
+    /// Allow images to name what lies there.
+    AllowThere,
+    /// Allow images to name whatever they like, servers included.
+    AllowAnything,
+    /// Allow formats to be guessed, or write them down.
+    AllowGuessing,
+    /// Stop who is using it.
+    StopUser,
+    /// Stop who is writing it, or look at it all the same.
+    StopUserOrShare,
+    /// Say that what is there is to be replaced.
+    Replace,
+    /// Say that its bytes are meant as they are.
+    NameRaw,
+    /// Say that it may become shorter.
+    AllowShrinking,
+    /// Put one of the images in a loop over another file.
+    BreakLoop,
+    /// Write the chart down anew.
+    ChartAgain,
+}
+
 /// An error: eight bytes, and for `WouldBlock`, the hot one, no allocation.
 pub struct Error(Option<Box<Detail>>);
 
@@ -68,6 +94,7 @@ struct Detail {
     offset: Option<u64>,
     path: Option<PathBuf>,
     during: Vec<String>,
+    remedy: Option<Remedy>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -87,9 +114,8 @@ impl Error {
         if kind == Kind::WouldBlock {
             return Error(None);
         }
-        let detail =
-            Detail { kind, what: what.into(), offset: None, path: None, during: Vec::new(), cause: None };
-        Error(Some(Box::new(detail)))
+        let (offset, path, during, remedy, cause) = (None, None, Vec::new(), None, None);
+        Error(Some(Box::new(Detail { kind, what: what.into(), offset, path, during, remedy, cause })))
     }
 
     makers! {
@@ -137,6 +163,11 @@ impl Error {
         self.0.as_ref()?.path.as_deref()
     }
 
+    /// What could be done about it, where somebody knew.
+    pub fn remedy(&self) -> Option<Remedy> {
+        self.0.as_ref()?.remedy
+    }
+
     /// The operating system's number for it, where there was one.
     pub fn os_code(&self) -> Option<i32> {
         let cause = self.0.as_ref()?.cause.as_deref()?;
@@ -170,6 +201,15 @@ impl Error {
         self
     }
 
+    /// Adds what could be done about it, unless that is known already.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: Remedy) -> Self {
+        if let Some(d) = &mut self.0 {
+            d.remedy.get_or_insert(remedy);
+        }
+        self
+    }
+
     /// Adds the error that caused it.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -188,6 +228,7 @@ impl Error {
             new.offset = d.offset;
             new.path.clone_from(&d.path);
             new.during.clone_from(&d.during);
+            new.remedy = d.remedy;
             new.cause = d.cause.as_ref().map(|c| c.to_string().into());
         }
         again

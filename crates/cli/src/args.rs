@@ -1,10 +1,14 @@
 //! What many commands take: SPECs, formats, and how a disk is opened.
 
+use crate::output::Out;
+use crate::progress::Bar;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use portolan::{Format, Gate, Options, Spec, size};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Reads a SPEC.
@@ -31,6 +35,10 @@ pub(crate) fn format(name: &str) -> Result<Format, chart::Error> {
 
 /// Reads `key=value,key=value`. A comma that belongs to a value is written twice.
 pub(crate) fn pairs(text: &str) -> Result<Vec<(String, String)>, chart::Error> {
+    if matches!(text, "help" | "?") {
+        let what = "the options are listed under OPTIONS OF FORMATS by `portolan help create`";
+        return Err(chart::Error::invalid(what));
+    }
     let apart = text.replace(",,", "\0");
     let pair = |part: &str| {
         let part = part.replace('\0', ",");
@@ -137,6 +145,69 @@ impl Access {
     /// To write too.
     pub(crate) fn writing(&self) -> Options {
         Options { writable: true, ..self.reading() }
+    }
+}
+
+/// An image that a command changes.
+#[derive(Args)]
+pub(crate) struct Image {
+    /// The image: its path, or more (see `portolan help spec`)
+    #[arg(index = 1, value_name = "SPEC", value_parser = spec())]
+    named: Spec,
+    #[command(flatten)]
+    pub(crate) told: Told,
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+impl Image {
+    /// Its name, with what was said beside it.
+    pub(crate) fn spec(&self) -> Spec {
+        self.input.apply(&self.named)
+    }
+
+    /// As it was named.
+    pub(crate) fn name(&self) -> String {
+        self.named.to_string()
+    }
+
+    /// A bar for what is done to it, and how it is opened to be written so that the bar hears of it.
+    pub(crate) fn changing(&self, doing: &'static str) -> (Bar, Options) {
+        let bar = Bar::new(doing, self.told.quiet);
+        let options = Options { onlooker: bar.onlooker(), ..self.access.writing() };
+        (bar, options)
+    }
+}
+
+/// How a command tells what it did.
+#[derive(Args)]
+pub(crate) struct Told {
+    /// Say nothing
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show progress. Here for the habit: on a terminal it is shown anyway
+    #[arg(short = 'p', hide = true)]
+    _progress: bool,
+}
+
+impl Told {
+    /// Tells it: nothing, or as JSON, or in words.
+    pub(crate) fn tell(
+        &self,
+        out: &mut Out,
+        report: &impl Serialize,
+        words: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        match (self.quiet, self.json) {
+            (true, _) => Ok(()),
+            (false, true) => out.json(report),
+            (false, false) => Ok(writeln!(out, "{}", words())?),
+        }
     }
 }
 

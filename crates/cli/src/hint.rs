@@ -1,33 +1,16 @@
 //! What to do next, by what went wrong.
 
-use chart::{Error, Kind};
+use chart::{Error, Kind, Remedy};
 
 /// A line for a person who sees this error.
 pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
     let e = e.downcast_ref::<Error>()?;
-    let text = e.to_string();
+    if let Some(remedy) = e.remedy() {
+        return Some(remedied(remedy).to_owned());
+    }
     let hint = match e.kind() {
         Kind::NotFound => return literal_name(e),
-        Kind::Denied if text.contains("lies outside") => {
-            "To let images name files there, add --allow DIR (or --allow-any, if you trust them)."
-        }
-        Kind::Denied if text.contains("allow guessing") => {
-            "--guess takes it from the bytes; `portolan rebase -u -b NAME -F FORMAT` writes it down for good."
-        }
-        Kind::Denied if text.contains("no server") => "If you trust the image, add --allow-any.",
         Kind::Denied if e.os_code().is_some() => "Check the permissions of the file and of its directory.",
-        Kind::Conflict if text.contains("does not allow it to be written") => "Stop what is using it.",
-        Kind::Conflict if text.contains("another process") => {
-            "Stop what is using it, or look at it with -U (what is being written may then look damaged)."
-        }
-        Kind::Conflict if text.contains("exists already") => "To replace it, add --force.",
-        Kind::Conflict if text.contains("block device") => "If that is meant, add --force.",
-        Kind::Invalid if text.contains("named as raw") => "If it is a raw disk, add -f raw.",
-        Kind::Invalid if text.contains("what lies behind would be lost") => "If that is meant, add --shrink.",
-        Kind::Unsupported if text.contains("name it as raw") => "That is -f raw.",
-        Kind::Corrupt if text.contains("images loops") => {
-            "`portolan rebase -u -b NAME -F FORMAT` puts one of them over another file."
-        }
         // Who runs it already is not sent there.
         Kind::Corrupt if std::env::args_os().nth(1).is_some_and(|command| command == "check") => return None,
         Kind::Corrupt => "`portolan check` tells what is wrong with an image.",
@@ -36,6 +19,30 @@ pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+/// What there is to type.
+fn remedied(remedy: Remedy) -> &'static str {
+    match remedy {
+        Remedy::AllowThere => {
+            "To let images name files there, add --allow DIR (or --allow-any, if you trust them)."
+        }
+        Remedy::AllowAnything => "If you trust the image, add --allow-any.",
+        Remedy::AllowGuessing => {
+            "--guess takes it from the bytes; `portolan rebase -u -b NAME -F FORMAT` writes it down for good."
+        }
+        Remedy::StopUser => "Stop what is using it.",
+        Remedy::StopUserOrShare => {
+            "Stop what is using it, or look at it with -U (what is being written may then look damaged)."
+        }
+        Remedy::Replace => "If what is there is to be replaced, add --force.",
+        Remedy::NameRaw => "If its bytes are the disk as they are, add -f raw.",
+        Remedy::AllowShrinking => "If that is meant, add --shrink.",
+        Remedy::BreakLoop => "`portolan rebase -u -b NAME -F FORMAT` puts one of them over another file.",
+        Remedy::ChartAgain => {
+            "`portolan chart -o FILE SPEC` writes a chart anew. If it is none but a raw disk, add -f raw."
+        }
+    }
 }
 
 /// Where a suffix was taken off a name that exists as it was written.

@@ -41,20 +41,20 @@ fn main() -> ExitCode {
     if !command.only_looks() {
         signal::install();
     }
-    let failed = command.failure();
+    let (failed, remains) = (command.failure(), command.remains());
     let mut out = output::Out::new();
     let done = command.run(&mut out).and_then(|exit| Ok(out.finish().map(|()| exit)?));
-    let Exit(code) = done.unwrap_or_else(|e| report(&e, failed));
+    let Exit(code) = done.unwrap_or_else(|e| report(&e, failed, remains));
     ExitCode::from(code)
 }
 
 /// Says what went wrong, and what can be done about it.
-fn report(e: &anyhow::Error, failed: Exit) -> Exit {
+fn report(e: &anyhow::Error, failed: Exit, remains: &str) -> Exit {
     if output::nobody_listens(e) {
         return Exit::DONE;
     }
     if signal::is_interrupted() {
-        eprintln!("portolan: interrupted; nothing half-done was left behind");
+        eprintln!("portolan: interrupted; {remains}");
         return Exit::INTERRUPTED;
     }
     eprintln!("portolan: {}", output::plain(&format!("{e:#}")));

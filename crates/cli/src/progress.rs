@@ -2,20 +2,25 @@
 
 use crate::signal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use portolan::{Progress, Watch};
+use portolan::{Onlooker, Progress, Watch};
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// What is done sooner needs no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A bar that appears when it is worth it.
-pub(crate) struct Bar {
+pub(crate) struct Bar(Arc<Shown>);
+
+/// What it shows, as those know it who tell how far they are. They may outlive the bar.
+struct Shown {
     doing: &'static str,
     began: Instant,
     /// Whether anybody could see it.
     seen: bool,
+    over: AtomicBool,
     bar: OnceLock<ProgressBar>,
 }
 
@@ -23,15 +28,48 @@ impl Bar {
     /// A bar for `doing`.
     pub(crate) fn new(doing: &'static str, quiet: bool) -> Bar {
         let seen = !quiet && std::io::stderr().is_terminal();
-        Bar { doing, began: Instant::now(), seen, bar: OnceLock::new() }
+        let (began, over, bar) = (Instant::now(), AtomicBool::new(false), OnceLock::new());
+        Bar(Arc::new(Shown { doing, began, seen, over, bar }))
     }
 
+    /// Shows how far it is.
+    pub(crate) fn tell(&self, done: u64, total: u64) {
+        self.0.tell(Progress { done, total });
+    }
+
+    /// Does `work`, watched.
+    pub(crate) fn watch<T>(&self, work: impl FnOnce(Watch<'_>) -> T) -> T {
+        work(self.onlooker().watch())
+    }
+
+    /// Who looks on for this bar, to be kept by an image that is opened.
+    pub(crate) fn onlooker(&self) -> Onlooker {
+        let shown = Arc::clone(&self.0);
+        Onlooker::new(Arc::new(move |progress| shown.tell(progress)), Arc::clone(signal::cancel()))
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+        if let Some(bar) = self.0.bar.get() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Shown {
     /// Shows how far it is. Called from any thread, often.
-    pub(crate) fn tell(&self, progress: Progress) {
-        if !self.seen || self.began.elapsed() < PATIENCE {
+    fn tell(&self, progress: Progress) {
+        if !self.seen || self.began.elapsed() < PATIENCE || self.over.load(Ordering::Relaxed) {
             return;
         }
         let bar = self.bar.get_or_init(|| self.show(progress.total));
+        if progress.done == 0 || bar.length() != Some(progress.total) {
+            // Another part of the work begins.
+            bar.reset();
+            bar.set_length(progress.total);
+        }
         // Threads may tell out of order.
         bar.set_position(progress.done.max(bar.position()));
     }
@@ -45,19 +83,5 @@ impl Bar {
         }
         bar.set_message(self.doing);
         bar.with_elapsed(self.began.elapsed())
-    }
-
-    /// Does `work`, watched.
-    pub(crate) fn watch<T>(&self, work: impl FnOnce(Watch<'_>) -> T) -> T {
-        let tell = |progress| self.tell(progress);
-        work(Watch { progress: Some(&tell), cancel: Some(signal::cancel()) })
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = self.bar.get() {
-            bar.finish_and_clear();
-        }
     }
 }

@@ -1,11 +1,12 @@
 //! Ctrl-C: the first asks the work to end and clean up, the second ends the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Set when the work is to end.
-pub(crate) fn cancel() -> &'static AtomicBool {
+pub(crate) fn cancel() -> &'static Arc<AtomicBool> {
     &INTERRUPTED
 }
 
@@ -21,16 +22,38 @@ extern "C" fn interrupted(_: libc::c_int) {
     }
 }
 
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the user has asked how it goes since this was last called.
+pub(crate) fn is_asked() -> bool {
+    ASKED.swap(false, Ordering::Relaxed)
+}
+
+extern "C" fn asked(_: libc::c_int) {
+    ASKED.store(true, Ordering::Relaxed);
+}
+
+/// Takes SIGUSR1, which otherwise ends a process.
+pub(crate) fn install_asking() {
+    take(libc::SIGUSR1, asked);
+}
+
 /// Takes SIGINT, SIGTERM and SIGHUP.
 pub(crate) fn install() {
+    // Made here, so that the handler only looks at it.
+    LazyLock::force(&INTERRUPTED);
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // SAFETY: the handler only touches an atomic and calls _exit, and the set is emptied before it is used.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = interrupted as extern "C" fn(libc::c_int) as libc::sighandler_t;
-            action.sa_flags = libc::SA_RESTART;
-            libc::sigemptyset(&raw mut action.sa_mask);
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
-        }
+        take(signal, interrupted);
+    }
+}
+
+fn take(signal: libc::c_int, by: extern "C" fn(libc::c_int)) {
+    // SAFETY: the handlers only touch atomics and call _exit, and the set is emptied before it is used.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = by as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
     }
 }

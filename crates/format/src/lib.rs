@@ -22,5 +22,6 @@
 )]
 
 mod field;
+pub mod probe;
 pub mod qcow2;
 pub mod raw;

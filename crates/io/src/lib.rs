@@ -11,3 +11,4 @@ pub mod http;
 pub mod memory;
 pub mod nbd;
 pub mod replace;
+pub mod watch;

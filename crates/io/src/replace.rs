@@ -4,7 +4,7 @@
 mod tests;
 
 use crate::file::{Access, File, Options, lock};
-use chart::{Error, Result, ResultExt, Source, Wait};
+use chart::{Error, Remedy, Result, ResultExt, Source, Wait};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::os::fd::AsRawFd;
@@ -181,7 +181,7 @@ fn temporary_name(target: &Path) -> PathBuf {
 }
 
 fn exists(target: &Path) -> Error {
-    Error::conflict("exists already").in_path(target)
+    Error::conflict("exists already").in_path(target).with_remedy(Remedy::Replace)
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -1,8 +1,7 @@
 //! Persistent bitmaps: what has been written since.
 
-use crate::open::Map;
 use crate::{Opened, info};
-use chart::{Error, Result};
+use chart::Result;
 use format::qcow2;
 use serde::Serialize;
 use std::sync::Arc;
@@ -73,9 +72,5 @@ pub fn change(opened: &Opened, name: &str, change: Change<'_>) -> Result<()> {
 }
 
 fn map(opened: &Opened) -> Result<&Arc<qcow2::Image>> {
-    match &opened.image.map {
-        Map::Qcow2(map) => Ok(map),
-        Map::None => Err(Error::unsupported(format!("a {} disk has no bitmaps", opened.image.format))
-            .in_path(opened.image.spec.location.to_string())),
-    }
+    opened.image.qcow2("bitmaps")
 }

@@ -1,8 +1,7 @@
 //! Checking images.
 
-use crate::open::Map;
 use crate::{Image, Options, Spec, open};
-use chart::{Error, Result};
+use chart::Result;
 use format::qcow2::check::{Report, Wrong};
 use serde::Serialize;
 
@@ -57,14 +56,8 @@ impl Check {
 pub fn check(spec: &Spec, options: &Options) -> Result<Check> {
     let alone = Options { alone: true, allow_corrupt: true, writable: false, ..options.clone() };
     let opened = open(spec, &alone)?;
-    match &opened.image.map {
-        Map::None => Err(Error::unsupported(format!(
-            "a {} disk has no structure that could be checked",
-            opened.image.format
-        ))
-        .in_path(opened.disk.name())),
-        Map::Qcow2(map) => Ok(of(&opened.image, map.check()?)),
-    }
+    let report = opened.image.qcow2("structure that could be checked")?.check()?;
+    Ok(of(&opened.image, report))
 }
 
 /// What a repair may change.
@@ -112,12 +105,10 @@ pub fn repair(spec: &Spec, repair: Repair, options: &Options) -> Result<Repaired
     }
     let alone = Options { alone: true, allow_corrupt: true, writable: true, ..options.clone() };
     let opened = open(spec, &alone)?;
-    if let Map::Qcow2(map) = &opened.image.map {
-        map.repair(match repair {
-            Repair::Leaks => format::qcow2::Repair::Leaks,
-            Repair::All => format::qcow2::Repair::All,
-        })?;
-    }
+    opened.image.qcow2("structure that could be repaired")?.repair(match repair {
+        Repair::Leaks => format::qcow2::Repair::Leaks,
+        Repair::All => format::qcow2::Repair::All,
+    })?;
     opened.close()?;
     Ok(Repaired::of(before, check(spec, options)?))
 }

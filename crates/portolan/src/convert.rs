@@ -2,7 +2,7 @@
 
 use crate::watch::Watch;
 use crate::{Format, Image, Opened, create};
-use chart::{Disk, Error, Result, Source};
+use chart::{Disk, Error, Remedy, Result, Source};
 use format::qcow2::emit;
 use io::copy::Reflink;
 use io::file::{File, Options as FileOptions};
@@ -188,9 +188,8 @@ fn block_device(target: &Path, force: bool) -> Result<Option<File>> {
         return Ok(None);
     }
     if !force {
-        return Err(
-            Error::conflict("is a block device; what it holds is lost if it is overwritten").in_path(target)
-        );
+        let refusal = Error::conflict("is a block device; what it holds is lost if it is overwritten");
+        return Err(refusal.in_path(target).with_remedy(Remedy::Replace));
     }
     let file = File::open(target, FileOptions { writable: true, ..FileOptions::default() })?;
     io::file::lock(&file, io::file::Access::Write)?;

@@ -124,7 +124,11 @@ fn raw(
         Preallocation::Metadata => {
             return Err(Error::unsupported("a raw disk has no metadata to preallocate: off, falloc or full"));
         }
-        Preallocation::Falloc => watch.in_steps(0, size, |at, len| file.reserve_space(at, len))?,
+        Preallocation::Falloc => watch.in_steps(0, size, |at, len| {
+            file.reserve_space(at, len)?;
+            watch.tell(at + len, size);
+            Ok(())
+        })?,
         Preallocation::Full => io::file::write_zeros(&Watched::new(file, watch), 0, size)?,
     }
     replacement.commit()

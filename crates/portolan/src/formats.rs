@@ -1,7 +1,8 @@
 //! The formats there are, and how one is recognised.
 
-use chart::file::Written;
-use chart::{Error, Result, Source, Wait};
+use crate::Location;
+use chart::{Error, Remedy, Result, Source, Wait};
+use format::probe::{Mark, probe};
 use std::fmt;
 
 /// A format that disks can be opened in.
@@ -17,23 +18,6 @@ pub enum Format {
 
 /// All of them.
 pub const FORMATS: &[Format] = &[Format::Raw, Format::Qcow2, Format::Chart];
-
-/// How many bytes from the beginning decide.
-const HEAD: usize = 512;
-
-/// Formats that are recognised, so as not to take them for raw, and not read.
-const FOREIGN: &[(&[u8], &str)] = &[
-    (b"KDMV", "VMDK"),
-    (b"COWD", "VMDK"),
-    (b"# Disk DescriptorFile", "VMDK"),
-    (b"vhdxfile", "VHDX"),
-    (b"conectix", "VHD"),
-    (b"<<< Oracle VM VirtualBox", "VDI"),
-    (b"<<< Sun VirtualBox", "VDI"),
-    (b"QED\0", "QED"),
-    (b"WithoutFreeSpace", "Parallels"),
-    (b"WithouFreSpacExt", "Parallels"),
-];
 
 impl Format {
     /// Its name on the command line, and in images that name others.
@@ -58,27 +42,42 @@ impl Format {
         Error::unsupported("a chart holds no data of its own: portolan chart -o writes one down")
     }
 
-    /// What the first bytes say. Without any sign of another format it is raw.
-    pub fn probe(source: &dyn Source) -> Result<Format> {
-        let mut head = [0; HEAD];
-        let have = source.len().min(HEAD as u64) as usize;
-        source.read_at(0, &mut head[..have], Wait::Allowed)?;
-        if format::qcow2::probe(&head[..have]) {
-            return Ok(Format::Qcow2);
-        }
-        if Written::probe(&head[..have]) {
-            return Ok(Format::Chart);
-        }
-        match FOREIGN.iter().find(|(magic, _)| head.starts_with(magic)) {
-            None => Ok(Format::Raw),
-            Some((_, name)) => {
-                let what = format!(
-                    "looks like {name}, which this build does not read; to take its bytes as they are, name it as raw"
-                );
-                Err(Error::unsupported(what).in_path(source.name()))
+    /// What the bytes say it is. Without any sign of another format it is raw, unless its name says that it is a
+    /// chart: one that is damaged, or was edited, is none the less no disk of text.
+    pub fn probe(source: &dyn Source, location: &Location) -> Result<Format> {
+        match probe(source)? {
+            Some(Mark::Qcow2) => Ok(Format::Qcow2),
+            Some(Mark::Chart) => Ok(Format::Chart),
+            Some(Mark::Foreign(name)) => {
+                let what = format!("looks like {name}, which this build does not read");
+                Err(Error::unsupported(what).in_path(source.name()).with_remedy(Remedy::NameRaw))
             }
+            None if is_named_as_chart(location) => {
+                // Where it is JSON, its parser says what is wrong with it, if anything is.
+                let mut first = [0];
+                if !source.is_empty() {
+                    source.read_at(0, &mut first, Wait::Allowed)?;
+                }
+                if matches!(first, [b'{' | b' ' | b'\t' | b'\r' | b'\n']) {
+                    return Ok(Format::Chart);
+                }
+                let what = "is named as a chart, and does not begin as one: it is damaged, or something else";
+                Err(Error::corrupt(what).in_path(source.name()).with_remedy(Remedy::ChartAgain))
+            }
+            None => Ok(Format::Raw),
         }
     }
+}
+
+/// Whether a name ends as those of charts do.
+fn is_named_as_chart(location: &Location) -> bool {
+    let name = match location {
+        Location::File(path) => return path.extension().is_some_and(|e| e == "chart" || e == "json"),
+        Location::Http(address) => address.split(['?', '#']).next().unwrap_or_default(),
+        // Exports have names, and no endings.
+        Location::Nbd(_) => return false,
+    };
+    name.ends_with(".chart") || name.ends_with(".json")
 }
 
 impl fmt::Display for Format {

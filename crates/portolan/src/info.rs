@@ -1,7 +1,7 @@
 //! What there is to tell about an image. The words of the serialised form are those of `qemu-img info`.
 
 use crate::open::Map;
-use crate::{Format, Image, Options, Spec, open};
+use crate::{Format, Image, Location, Options, Spec, gate, open};
 use chart::{Backing, Kind, Result, Source};
 use format::qcow2;
 use serde::Serialize;
@@ -29,6 +29,10 @@ pub struct Info {
     /// The backing file's name, as the image has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backing_filename: Option<String>,
+    /// Where that is, seen from here: a relative name belongs to the image's own directory. Nobody has looked
+    /// whether it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_backing_filename: Option<String>,
     /// Its format, where the image says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backing_filename_format: Option<String>,
@@ -138,7 +142,7 @@ fn unusable(spec: &Spec, options: &Options, why: chart::Error) -> Result<Info> {
     let Ok(opened) = open(&bytes, options) else { return Err(why) };
     let Ok(qcow2) = qcow2::Info::read(opened.image.container.as_ref()) else { return Err(why) };
     let mut info = begin(spec, Format::Qcow2, opened.image.container.as_ref());
-    take_qcow2(&mut info, &qcow2);
+    take_qcow2(&mut info, &qcow2, &spec.location);
     info.unusable = Some(why.to_string());
     Ok(info)
 }
@@ -147,7 +151,7 @@ fn unusable(spec: &Spec, options: &Options, why: chart::Error) -> Result<Info> {
 pub fn of(image: &Image) -> Result<Info> {
     let mut info = begin(&image.spec, image.format, image.container.as_ref());
     if let Map::Qcow2(map) = &image.map {
-        take_qcow2(&mut info, &map.info()?);
+        take_qcow2(&mut info, &map.info()?, &image.spec.location);
     }
     // Not what the header says, where this is a snapshot.
     info.virtual_size = image.disk().len();
@@ -164,6 +168,7 @@ fn begin(spec: &Spec, format: Format, container: &dyn Source) -> Info {
         cluster_size: None,
         dirty_flag: false,
         backing_filename: None,
+        full_backing_filename: None,
         backing_filename_format: None,
         snapshots: Vec::new(),
         format_specific: None,
@@ -178,11 +183,12 @@ pub fn allocated(source: &dyn Source) -> Option<u64> {
     u64::try_from(stat.st_blocks).ok()?.checked_mul(512)
 }
 
-fn take_qcow2(info: &mut Info, q: &qcow2::Info) {
+fn take_qcow2(info: &mut Info, q: &qcow2::Info, location: &Location) {
     info.virtual_size = q.virtual_size;
     info.cluster_size = Some(q.cluster_size);
     info.dirty_flag = q.dirty;
     info.backing_filename.clone_from(&q.backing_file);
+    info.full_backing_filename = q.backing_file.as_deref().and_then(|name| full_name(location, name));
     info.backing_filename_format.clone_from(&q.backing_format);
     info.snapshots = q.snapshots.iter().map(snapshot).collect();
     info.format_specific = Some(Specific::Qcow2(Qcow2 {
@@ -198,6 +204,14 @@ fn take_qcow2(info: &mut Info, q: &qcow2::Info) {
         unknown_features: q.unknown_features.clone(),
         bitmaps: q.bitmaps.iter().map(bitmap).collect(),
     }));
+}
+
+/// Where the file is that an image at `by` names. Nowhere, if the name means nothing there.
+fn full_name(by: &Location, name: &str) -> Option<String> {
+    let spec = gate::beside(by, name).ok()?;
+    // Where more is said than a place, all of that is its name.
+    let plain = spec == Spec::of(spec.location.clone());
+    Some(if plain { spec.location.to_string() } else { name.to_owned() })
 }
 
 pub(crate) fn bitmap(b: &qcow2::Bitmap) -> Bitmap {

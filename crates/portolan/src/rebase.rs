@@ -1,6 +1,6 @@
 //! Rebasing: the same disk over another backing file.
 
-use crate::open::Map;
+use crate::open::MAX_CHAIN;
 use crate::{Format, Image, Location, Opened, Options, Spec, Watch, gate, open};
 use chart::{Disk, Error, Result, Source};
 use format::qcow2::create::Backing;
@@ -48,12 +48,9 @@ fn put_over(
     request: &Request,
     watch: Watch<'_>,
 ) -> Result<Report> {
-    let Map::Qcow2(map) = &opened.image.map else {
-        let what = format!("{} images have no backing file", opened.image.format);
-        return Err(Error::unsupported(what).in_path(opened.image.spec.location.to_string()));
-    };
+    let map = opened.image.qcow2("backing file")?;
     if let Some(backing) = backing {
-        refuse_itself(opened, backing)?;
+        refuse_loop(opened, backing, options)?;
     }
     let mut report = Report::default();
     if !request.only_name {
@@ -95,20 +92,36 @@ fn new_base(opened: &Opened, backing: &Backing, options: &Options) -> Result<Ope
     Ok(base)
 }
 
-/// Refuses to put the image over itself, which even looking at names alone can tell.
-fn refuse_itself(opened: &Opened, backing: &Backing) -> Result<()> {
+/// Refuses to put the image over itself, or over one that stands on it, however far below. Only names are followed
+/// for that, as far as they lead: with `only_name`, the files may be elsewhere today.
+fn refuse_loop(opened: &Opened, backing: &Backing, options: &Options) -> Result<()> {
     let image = &opened.image;
-    let Ok(Spec { location: Location::File(path), .. }) = gate::beside(&image.spec.location, &backing.name)
-    else {
-        return Ok(());
-    };
-    match File::open(&path, FileOptions::default()) {
-        Ok(there) if there.identity() == image.container.identity() => {
-            let what = format!("{} stands on this image: it cannot be put below it", backing.name);
-            Err(Error::invalid(what).in_path(image.spec.location.to_string()))
+    let Ok(named) = gate::beside(&image.spec.location, &backing.name) else { return Ok(()) };
+    let pass = options.gate.pass(&named.location)?;
+    let looking =
+        Options { writable: false, unlocked: true, alone: true, allow_corrupt: true, ..options.clone() };
+    let mut spec = Spec { format: backing.format.clone(), ..named };
+    let mut chain = vec![backing.name.clone()];
+    while chain.len() <= MAX_CHAIN {
+        let Location::File(path) = &spec.location else { break };
+        let Ok(there) = File::open(path, FileOptions::default()) else { break };
+        if there.identity() == image.container.identity() {
+            let chain = chain.join(" -> ");
+            let what = format!("{} stands on this image ({chain}): it cannot be put below it", backing.name);
+            return Err(Error::invalid(what).in_path(image.spec.location.to_string()));
         }
-        _ => Ok(()),
+        let Some((name, format)) = open(&spec, &looking).ok().and_then(|there| names(&there)) else { break };
+        let Ok(admitted) = pass.admit(&spec.location, &name, "backing file") else { break };
+        spec = Spec { format: admitted.spec.format.clone().or(format), ..admitted.spec };
+        chain.push(name);
     }
+    Ok(())
+}
+
+/// What an image names as its backing file, and as that one's format.
+fn names(there: &Opened) -> Option<(String, Option<String>)> {
+    let info = there.image.qcow2("backing file").ok()?.info().ok()?;
+    Some((info.backing_file?, info.backing_format))
 }
 
 fn is_same(a: &Image, b: &Arc<Image>) -> bool {

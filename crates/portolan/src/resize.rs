@@ -1,7 +1,7 @@
 //! Making disks longer or shorter.
 
 use crate::{Opened, size};
-use chart::{Error, Result};
+use chart::{Error, Remedy, Result};
 
 /// A length, or how much to add or take away: `10G`, `+1G`, `-512M`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,8 @@ pub fn resize(opened: &Opened, change: Change, shrink: bool) -> Result<(u64, u64
     let new = change.from(old)?;
     if new < old && !shrink {
         let what = format!("{new} bytes are fewer than the {old} it has: what lies behind would be lost");
-        return Err(Error::invalid(what).in_path(opened.disk.name()));
+        let refusal = Error::invalid(what).in_path(opened.disk.name());
+        return Err(refusal.with_remedy(Remedy::AllowShrinking));
     }
     opened.disk.resize(new)?;
     Ok((old, new))

@@ -1,8 +1,7 @@
 //! Internal snapshots of images that have them.
 
-use crate::open::Map;
 use crate::{Opened, info};
-use chart::{Error, Result};
+use chart::Result;
 use format::qcow2;
 use std::sync::Arc;
 
@@ -28,14 +27,5 @@ pub fn delete(opened: &Opened, name: &str) -> Result<()> {
 }
 
 fn map(opened: &Opened) -> Result<&Arc<qcow2::Image>> {
-    match &opened.image.map {
-        Map::Qcow2(map) => Ok(map),
-        Map::None => {
-            let what = format!(
-                "a {} disk has no snapshots; an overlay keeps it as it is: portolan create -b",
-                opened.image.format
-            );
-            Err(Error::unsupported(what).in_path(opened.image.spec.location.to_string()))
-        }
-    }
+    opened.image.qcow2("snapshots; an overlay keeps it as it is: portolan create -b")
 }

@@ -1,7 +1,7 @@
 //! `portolan bitmap`
 
 use crate::Exit;
-use crate::args::{self, Access, Input};
+use crate::args::{self, Image};
 use crate::output::{Out, plain};
 use portolan::bitmap::{Change, Listed, change, list};
 use portolan::size::{self, show};
@@ -19,11 +19,8 @@ use std::io::Write;
     portolan bitmap --add disk.qcow2 since-monday\n  \
     portolan bitmap --merge since-monday disk.qcow2 since-sunday")]
 pub(crate) struct Args {
-    /// The image
-    #[arg(value_name = "SPEC", value_parser = args::spec())]
-    spec: Spec,
     /// The bitmap
-    #[arg(requires = "act")]
+    #[arg(index = 2, requires = "act")]
     name: Option<String>,
     #[command(flatten)]
     act: Act,
@@ -36,16 +33,8 @@ pub(crate) struct Args {
     /// The image that holds the other bitmap (with --merge)
     #[arg(short = 'b', long, value_name = "SPEC", value_parser = args::spec(), requires = "merge")]
     source: Option<Spec>,
-    /// List, or report, as JSON
-    #[arg(long)]
-    json: bool,
-    /// Say nothing
-    #[arg(short, long)]
-    quiet: bool,
     #[command(flatten)]
-    input: Input,
-    #[command(flatten)]
-    access: Access,
+    image: Image,
 }
 
 /// What is done: one thing at a time.
@@ -74,18 +63,19 @@ struct Act {
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
-        let spec = self.input.apply(&self.spec);
+        let access = &self.image.access;
         let Some(name) = &self.name else {
-            let bitmaps = list(&open(&spec, &self.access.reading())?)?;
-            match (self.json, bitmaps.is_empty()) {
+            let bitmaps = list(&open(&self.image.spec(), &access.reading())?)?;
+            match (self.image.told.json, bitmaps.is_empty()) {
                 (true, _) => out.json(&bitmaps)?,
-                (false, true) => writeln!(out, "{}: no bitmaps", self.spec)?,
+                (false, true) => writeln!(out, "{}: no bitmaps", self.image.name())?,
                 (false, false) => print(out, &bitmaps)?,
             }
             return Ok(Exit::DONE);
         };
-        let opened = open(&spec, &self.access.writing())?;
-        let source = self.source.as_ref().map(|source| open(source, &self.access.reading())).transpose()?;
+        let (bar, options) = self.image.changing("changing a bitmap");
+        let opened = open(&self.image.spec(), &options)?;
+        let source = self.source.as_ref().map(|source| open(source, &access.reading())).transpose()?;
         let act = &self.act;
         let (wanted, said) = match &act.merge {
             Some(other) => (Change::Merge { name: other, from: source.as_ref() }, "merged"),
@@ -99,12 +89,10 @@ impl Args {
         };
         let changed = change(&opened, name, wanted);
         opened.close_after(changed)?;
-        let image = self.spec.to_string();
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => out.json(&json!({ "filename": image, "bitmap": name, "done": said }))?,
-            (false, false) => writeln!(out, "{image}: bitmap {name} {said}")?,
-        }
+        drop(bar);
+        let image = self.image.name();
+        let report = json!({ "filename": image, "bitmap": name, "done": said });
+        self.image.told.tell(out, &report, || format!("{image}: bitmap {name} {said}"))?;
         Ok(Exit::DONE)
     }
 }

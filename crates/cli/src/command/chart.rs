@@ -3,12 +3,13 @@
 use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::{Out, plain};
+use crate::progress::Bar;
 use io::replace::Replacement;
 use portolan::listing::{Kind, Row, rows};
 use portolan::size::show;
 use portolan::{Image, Spec, charting, open, picture};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 /// Show where every range of a disk really lives
@@ -29,7 +30,7 @@ use std::path::PathBuf;
     portolan chart -o disk.chart disk.qcow2 && portolan compare disk.chart disk.qcow2\n  \
     portolan chart --json disk.qcow2 | jq '.[] | select(.data)'")]
 pub(crate) struct Args {
-    /// The disk
+    /// The disk: a path, an address, a snapshot of an image (see `portolan help spec`)
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     spec: Spec,
     /// As JSON, in the words of `qemu-img map` and some more; with -o, report as JSON
@@ -86,23 +87,25 @@ impl Args {
                 Replacement::create(path, self.force)?.write_whole(svg.as_bytes())?;
                 writeln!(out, "{}: drawn", path.display())?;
             }
-        } else if self.json {
-            json(out, image, !self.no_host)?;
         } else {
-            table(out, image, !self.no_host)?;
+            // Rows on a terminal show how far it is themselves.
+            let bar = Bar::new("charting", std::io::stdout().is_terminal());
+            let list = if self.json { json } else { table };
+            list(out, image, !self.no_host, &bar)?;
         }
         Ok(Exit::DONE)
     }
 }
 
 /// A list that is written row by row: a disk may have millions.
-fn json(out: &mut Out, image: &Image, host: bool) -> anyhow::Result<()> {
+fn json(out: &mut Out, image: &Image, host: bool, bar: &Bar) -> anyhow::Result<()> {
     let mut first = true;
     write!(out, "[")?;
     rows(image, host, |row| {
         let text = serde_json::to_string(row).map_err(|e| ::chart::Error::invalid("no JSON").caused_by(e))?;
         write!(out, "{}{text}", if first { "\n  " } else { ",\n  " })?;
         first = false;
+        bar.tell(row.start + row.length, image.disk().len());
         Ok(())
     })
     .map_err(output_error)?;
@@ -115,7 +118,7 @@ fn output_error(e: ::chart::Error) -> anyhow::Error {
     if broken { std::io::Error::from(std::io::ErrorKind::BrokenPipe).into() } else { e.into() }
 }
 
-fn table(out: &mut Out, image: &Image, host: bool) -> anyhow::Result<()> {
+fn table(out: &mut Out, image: &Image, host: bool, bar: &Bar) -> anyhow::Result<()> {
     let width = image.disk().len().max(1 << 32).to_string().len();
     let mut sums = BTreeMap::new();
     let mut count = 0u64;
@@ -127,6 +130,7 @@ fn table(out: &mut Out, image: &Image, host: bool) -> anyhow::Result<()> {
     rows(image, host, |row| {
         *sums.entry(name(row.kind)).or_insert(0) += row.length;
         count += 1;
+        bar.tell(row.start + row.length, image.disk().len());
         Ok(line(out, row, width)?)
     })
     .map_err(output_error)?;

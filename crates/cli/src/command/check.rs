@@ -3,8 +3,9 @@
 use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::{Out, plain};
+use crate::progress::Bar;
 use clap::ValueEnum;
-use portolan::check::{Check, Repair, check, repair};
+use portolan::check::{Check, Repair, Repaired, check, repair};
 use portolan::{Options, Spec};
 use std::io::Write;
 
@@ -26,7 +27,7 @@ const SHOWN: usize = 20;
     portolan check disk.qcow2"
 )]
 pub(crate) struct Args {
-    /// The image
+    /// The image: its path, or more (see `portolan help spec`)
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     spec: Spec,
     /// Repair: `leaks` gives lost space back, `all` makes refcounts agree with what refers to what
@@ -50,22 +51,38 @@ enum What {
     All,
 }
 
+impl From<What> for Repair {
+    fn from(what: What) -> Repair {
+        match what {
+            What::Leaks => Repair::Leaks,
+            What::All => Repair::All,
+        }
+    }
+}
+
 impl Args {
     pub(super) fn only_looks(&self) -> bool {
         self.repair.is_none()
     }
 
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
-        let (spec, options) = (self.input.apply(&self.spec), self.access.reading());
+        let spec = self.input.apply(&self.spec);
+        let bar = Bar::new(if self.repair.is_some() { "repairing" } else { "checking" }, self.quiet);
+        let options = Options { onlooker: bar.onlooker(), ..self.access.reading() };
         let found = match self.repair {
             None => {
                 let found = check(&spec, &options)?;
+                drop(bar);
                 if self.json && !self.quiet {
                     out.json(&found)?;
                 }
                 found
             }
-            Some(what) => self.repair(out, what, &spec, &options)?,
+            Some(what) => {
+                let done = repair(&spec, what.into(), &options)?;
+                drop(bar);
+                self.tell(out, done)?
+            }
         };
         if !self.quiet && !self.json {
             print(out, &found)?;
@@ -76,16 +93,9 @@ impl Args {
             _ => CORRUPT,
         })
     }
-}
 
-impl Args {
-    /// Repairs, says what was wrong, and returns what is wrong now.
-    fn repair(&self, out: &mut Out, what: What, spec: &Spec, options: &Options) -> anyhow::Result<Check> {
-        let what = match what {
-            What::Leaks => Repair::Leaks,
-            What::All => Repair::All,
-        };
-        let done = repair(spec, what, options)?;
+    /// Says what a repair did, and returns what is wrong now.
+    fn tell(&self, out: &mut Out, done: Repaired) -> anyhow::Result<Check> {
         let (was, is) = (&done.before, &done.after);
         if self.json && !self.quiet {
             out.json(&done)?;

@@ -1,13 +1,11 @@
 //! `portolan commit`
 
 use crate::Exit;
-use crate::args::{self, Access, Input};
+use crate::args::Image;
 use crate::output::Out;
-use crate::progress::Bar;
-use portolan::Spec;
-use portolan::commit::commit;
+use anyhow::bail;
+use portolan::commit::{Report, commit};
 use portolan::size::show;
-use std::io::Write;
 
 /// Bring what an overlay holds down into its backing file
 ///
@@ -18,42 +16,35 @@ use std::io::Write;
     portolan commit overlay.qcow2\n  \
     portolan commit -d overlay.qcow2 && rm overlay.qcow2")]
 pub(crate) struct Args {
-    /// The overlay
-    #[arg(value_name = "SPEC", value_parser = args::spec())]
-    spec: Spec,
     /// Leave the overlay as it is: it is going to be deleted anyway
     #[arg(short = 'd', long)]
     keep: bool,
-    /// Say nothing
-    #[arg(short, long)]
-    quiet: bool,
-    /// Report as JSON
-    #[arg(long)]
-    json: bool,
+    #[arg(short, hide = true, value_name = "FILE")]
+    base: Option<String>,
     #[command(flatten)]
-    input: Input,
-    #[command(flatten)]
-    access: Access,
+    image: Image,
 }
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
-        let spec = self.input.apply(&self.spec);
-        let bar = Bar::new("committing", self.quiet);
-        let report = bar.watch(|watch| commit(&spec, &self.access.reading(), self.keep, watch))?;
-        drop(bar);
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => out.json(&report)?,
-            (false, false) => {
-                let zeros = match report.zeroed {
-                    0 => String::new(),
-                    n => format!(", {} set to zeros", show(n)),
-                };
-                let then = if report.emptied { "; the overlay is empty" } else { "" };
-                writeln!(out, "{}: {} brought down{zeros}{then}", report.base, show(report.moved))?;
-            }
+        if self.base.is_some() {
+            bail!(
+                "-b is not there: commit goes one image down; commit one image after the other, from the top"
+            );
         }
+        let (bar, options) = self.image.changing("committing");
+        let report = bar.watch(|watch| commit(&self.image.spec(), &options, self.keep, watch))?;
+        drop(bar);
+        self.image.told.tell(out, &report, || words(&report))?;
         Ok(Exit::DONE)
     }
+}
+
+fn words(report: &Report) -> String {
+    let zeros = match report.zeroed {
+        0 => String::new(),
+        n => format!(", {} set to zeros", show(n)),
+    };
+    let then = if report.emptied { "; the overlay is empty" } else { "" };
+    format!("{}: {} brought down{zeros}{then}", report.base, show(report.moved))
 }

@@ -1,12 +1,11 @@
 //! `portolan compare`
 
 use crate::Exit;
-use crate::args::{self, Access};
+use crate::args::{self, Access, Told};
 use crate::output::Out;
 use crate::progress::Bar;
 use portolan::compare::{Options, compare};
 use portolan::{Format, Spec, open};
-use std::io::Write;
 
 /// Different.
 const DIFFERENT: Exit = Exit(1);
@@ -23,7 +22,7 @@ pub(super) const FAILED: Exit = Exit(2);
     portolan compare disk.qcow2 disk.raw\n  \
     portolan compare -f qcow2 -F raw a b && echo same")]
 pub(crate) struct Args {
-    /// One disk
+    /// One disk: a path, an address, a snapshot of an image (see `portolan help spec`)
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     a: Spec,
     /// The other
@@ -38,12 +37,8 @@ pub(crate) struct Args {
     /// A difference in length is a difference
     #[arg(short, long)]
     strict: bool,
-    /// Say nothing: the exit code tells
-    #[arg(short, long)]
-    quiet: bool,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    told: Told,
     /// How many threads read
     #[arg(short = 'm', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -56,16 +51,12 @@ impl Args {
         let options = self.access.reading();
         let a = open(&with(&self.a, self.format), &options)?;
         let b = open(&with(&self.b, self.format2), &options)?;
-        let bar = Bar::new("comparing", self.quiet);
+        let bar = Bar::new("comparing", self.told.quiet);
         let report = bar.watch(|watch| {
             compare(&a.disk, &b.disk, &Options { strict: self.strict, threads: self.threads, watch })
         })?;
         drop(bar);
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => out.json(&report)?,
-            (false, false) => writeln!(out, "{}", report.sentence())?,
-        }
+        self.told.tell(out, &report, || report.sentence())?;
         Ok(if report.identical { Exit::DONE } else { DIFFERENT })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::habits::Habits;
 use crate::Exit;
-use crate::args::{self, Access, Input};
+use crate::args::{self, Access, Input, Told};
 use crate::output::{Out, duration};
 use crate::progress::Bar;
 use chart::Error;
@@ -11,7 +11,6 @@ use io::copy::Reflink;
 use portolan::convert::{Options, Report, convert};
 use portolan::size::show;
 use portolan::{Format, Spec, open};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ use std::time::{Duration, Instant};
     portolan convert https://host/cloud.qcow2 local.qcow2\n  \
     portolan convert disk.qcow2@before-update old.qcow2")]
 pub(crate) struct Args {
-    /// The disk
+    /// The disk: a path, an address, a snapshot of an image (see `portolan help spec`)
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     source: Spec,
     /// The new file
@@ -36,10 +35,10 @@ pub(crate) struct Args {
     /// The new file's format: raw or qcow2; without it, its name's ending decides
     #[arg(short = 'O', long, value_name = "FORMAT", value_parser = args::format)]
     target_format: Option<Format>,
-    /// Options of the new format: cluster_size, compat, refcount_bits, compression_type, ...
+    /// Options of the new format: cluster_size=64k, compat=1.1, ... (`portolan help create` lists them)
     #[arg(short = 'o', long, value_name = "KEY=VALUE,...", value_parser = args::pairs)]
     target_options: Vec<Vec<(String, String)>>,
-    /// Compress
+    /// Compress: with zlib, or as -o compression_type=zstd says
     #[arg(short, long)]
     compress: bool,
     /// How hard to compress: 0 to 9 for zlib, 1 to 22 for zstd; more is smaller and slower
@@ -57,15 +56,8 @@ pub(crate) struct Args {
     /// How many threads work
     #[arg(short = 'm', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
-    /// Say nothing
-    #[arg(short, long)]
-    quiet: bool,
-    /// Show progress. Here for the habit: on a terminal it is shown anyway
-    #[arg(short, hide = true)]
-    progress: bool,
-    /// Report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    told: Told,
     #[command(flatten)]
     habits: Habits,
     #[command(flatten)]
@@ -82,12 +74,17 @@ enum When {
 }
 
 impl Args {
+    pub(super) fn is_onto_device(&self) -> bool {
+        use std::os::unix::fs::FileTypeExt;
+        self.target.metadata().is_ok_and(|there| there.file_type().is_block_device())
+    }
+
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         self.habits.answer()?;
         let began = Instant::now();
         let opened = open(&self.input.apply(&self.source), &self.access.reading())?;
         let format = self.target_format.map_or_else(|| by_name(&self.target), Ok)?;
-        let bar = Bar::new("converting", self.quiet);
+        let bar = Bar::new("converting", self.told.quiet);
         let report = bar.watch(|watch| {
             let options = Options {
                 options: args::map(&self.target_options),
@@ -106,23 +103,14 @@ impl Args {
             convert(&opened, &self.target, format, &options)
         })?;
         drop(bar);
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => out.json(&report)?,
-            (false, false) => self.print(out, &report, format, began.elapsed())?,
-        }
+        self.told.tell(out, &report, || self.words(&report, format, began.elapsed()))?;
         Ok(Exit::DONE)
     }
 
-    fn print(&self, out: &mut Out, report: &Report, format: Format, took: Duration) -> anyhow::Result<()> {
+    fn words(&self, report: &Report, format: Format, took: Duration) -> String {
         let (disk, file) = (show(report.virtual_size), show(report.file_size));
-        writeln!(
-            out,
-            "{}: {format}, a disk of {disk} in a file of {file}, in {}",
-            self.target.display(),
-            duration(took)
-        )?;
-        Ok(writeln!(out, "  {}", sentence(report))?)
+        let (name, took) = (self.target.display(), duration(took));
+        format!("{name}: {format}, a disk of {disk} in a file of {file}, in {took}\n  {}", sentence(report))
     }
 }
 

@@ -2,27 +2,32 @@
 
 use super::convert::by_name;
 use crate::Exit;
-use crate::args::{self, Access};
+use crate::args::{self, Access, Told};
 use crate::output::Out;
-use crate::signal;
+use crate::progress::Bar;
+use portolan::Format;
 use portolan::create::{Request, create};
 use portolan::size::{self, show};
-use portolan::{Format, Watch};
 use serde_json::json;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Make a new image
 #[derive(clap::Args)]
-#[command(
-    after_help = "Options of qcow2 (-o): cluster_size, compat (0.10 or 1.1), refcount_bits, lazy_refcounts, \
-    extended_l2, compression_type (zlib or zstd), preallocation (off, metadata, falloc or full), data_file, \
-    data_file_raw. Of raw: preallocation (off, falloc or full).\n\n\
+#[command(after_help = "OPTIONS OF FORMATS (-o), and what they are unless you say otherwise\n  \
+    qcow2  cluster_size=64k        512 to 2M\n         \
+           compat=1.1              or 0.10, for QEMU before 1.1\n         \
+           compression_type=zlib   or zstd: how compressed clusters will be encoded\n         \
+           preallocation=off       metadata, falloc (space reserved) or full (zeros written)\n         \
+           lazy_refcounts=off      faster writes, and a repair after a crash\n         \
+           extended_l2=off         clusters in 32 parts, each allocated by itself\n         \
+           refcount_bits=16        1 to 64\n         \
+           data_file=NAME          guest data in a file of its own, beside the image\n         \
+           data_file_raw=off       that file is a raw image of the disk\n  \
+    raw    preallocation=off       falloc or full\n\n\
     Examples:\n  \
     portolan create disk.qcow2 20G\n  \
     portolan create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2\n  \
-    portolan create -f raw -o preallocation=falloc disk.img 10G"
-)]
+    portolan create -f raw -o preallocation=falloc disk.img 10G")]
 pub(crate) struct Args {
     /// The new file
     #[arg(value_name = "FILE", value_parser = args::new_file())]
@@ -33,7 +38,7 @@ pub(crate) struct Args {
     /// Its format: raw or qcow2; without it, its name's ending decides
     #[arg(short, long, value_name = "FORMAT", value_parser = args::format)]
     format: Option<Format>,
-    /// The format's options
+    /// The format's options: see below
     #[arg(short = 'o', long, value_name = "KEY=VALUE,...", value_parser = args::pairs)]
     options: Vec<Vec<(String, String)>>,
     /// The backing file, as the image will name it: relative to the image
@@ -48,12 +53,8 @@ pub(crate) struct Args {
     /// Replace what is there
     #[arg(long)]
     force: bool,
-    /// Say nothing
-    #[arg(short, long)]
-    quiet: bool,
-    /// Report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    told: Told,
     #[command(flatten)]
     access: Access,
 }
@@ -71,15 +72,12 @@ impl Args {
             unsafe_backing: self.unsafe_backing,
             gate: self.access.gate(),
         };
-        let size = create(&self.path, &request, Watch { progress: None, cancel: Some(signal::cancel()) })?;
+        let bar = Bar::new("creating", self.told.quiet);
+        let size = bar.watch(|watch| create(&self.path, &request, watch))?;
+        drop(bar);
         let name = self.path.display().to_string();
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => {
-                out.json(&json!({ "filename": name, "format": format.name(), "virtual-size": size }))?;
-            }
-            (false, false) => writeln!(out, "{name}: {format}, a disk of {}", show(size))?,
-        }
+        let report = json!({ "filename": name, "format": format.name(), "virtual-size": size });
+        self.told.tell(out, &report, || format!("{name}: {format}, a disk of {}", show(size)))?;
         Ok(Exit::DONE)
     }
 }

@@ -17,7 +17,7 @@ use std::io::Write;
     portolan info --chain --json overlay.qcow2\n  \
     portolan info nbd://localhost:10809/disk")]
 pub(crate) struct Args {
-    /// The image
+    /// The image: its path, or more (see `portolan help spec`)
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     spec: Spec,
     /// Its backing files too
@@ -66,7 +66,9 @@ fn print(out: &mut Out, info: &Info) -> anyhow::Result<()> {
     line("file", format!("{}{taken}", show(info.container_size)))?;
     if let Some(backing) = &info.backing_filename {
         let format = info.backing_filename_format.as_deref().unwrap_or("format not stated");
-        line("backing file", format!("{backing} ({format})"))?;
+        let there = info.full_backing_filename.as_ref().filter(|full| *full != backing);
+        let there = there.map(|full| format!(", which is {full}")).unwrap_or_default();
+        line("backing file", format!("{backing} ({format}){there}"))?;
     }
     if let Some(Specific::Qcow2(q)) = &info.format_specific {
         if let Some(data_file) = &q.data_file {

@@ -15,7 +15,7 @@ use std::io::Write;
     portolan measure -O qcow2 disk.raw\n  \
     portolan measure -O qcow2 -o cluster_size=2M --size 1T")]
 pub(crate) struct Args {
-    /// The disk that it would hold
+    /// The disk that it would hold (see `portolan help spec`)
     #[arg(value_name = "SPEC", value_parser = args::spec(), required_unless_present = "size")]
     spec: Option<Spec>,
     /// Not a disk there is, but an empty one of this length
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// The format it would have
     #[arg(short = 'O', long, value_name = "FORMAT", value_parser = args::format, default_value = "raw")]
     target_format: Format,
-    /// The options it would have
+    /// The options it would have (`portolan help create` lists them)
     #[arg(short = 'o', long, value_name = "KEY=VALUE,...", value_parser = args::pairs)]
     target_options: Vec<Vec<(String, String)>>,
     /// As JSON, in the words of `qemu-img measure`

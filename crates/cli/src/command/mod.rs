@@ -16,6 +16,7 @@ mod man;
 mod measure;
 mod rebase;
 mod resize;
+mod serve;
 mod snapshot;
 mod tour;
 
@@ -53,6 +54,7 @@ commands! {
     commit => Commit,
     rebase => Rebase,
     bitmap => Bitmap,
+    serve => Serve,
     bench => Bench,
     tour => Tour,
     completions => Completions,
@@ -68,6 +70,17 @@ impl Command {
             Command::Check(args) => args.only_looks(),
             Command::Info(_) | Command::Measure(_) | Command::Help(_) | Command::Completions(_) => true,
             _ => false,
+        }
+    }
+
+    /// What there is when it was interrupted.
+    pub(crate) fn remains(&self) -> &'static str {
+        match self {
+            Command::Commit(_) => "the overlay still holds all that it held",
+            Command::Rebase(_) => "the image is still over the backing file it was over",
+            Command::Convert(args) if args.is_onto_device() => "the device is written in part",
+            Command::Bench(_) => "what was written stays written",
+            _ => "nothing half-done was left behind",
         }
     }
 

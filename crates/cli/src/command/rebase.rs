@@ -1,13 +1,10 @@
 //! `portolan rebase`
 
 use crate::Exit;
-use crate::args::{self, Access, Input};
+use crate::args::Image;
 use crate::output::Out;
-use crate::progress::Bar;
-use portolan::Spec;
-use portolan::rebase::{Request, rebase};
+use portolan::rebase::{Report, Request, rebase};
 use portolan::size::show;
-use std::io::Write;
 
 /// Put an image over another backing file, or over none
 ///
@@ -19,9 +16,6 @@ use std::io::Write;
     portolan rebase -u -b moved/base.qcow2 -F qcow2 overlay.qcow2\n  \
     portolan rebase -b \"\" overlay.qcow2        (stands alone afterwards)")]
 pub(crate) struct Args {
-    /// The image
-    #[arg(value_name = "SPEC", value_parser = args::spec())]
-    spec: Spec,
     /// The new backing file, as the image will name it: relative to the image; \"\" for none
     #[arg(short, long, value_name = "FILE")]
     backing: String,
@@ -31,16 +25,8 @@ pub(crate) struct Args {
     /// Only change the name, whatever the files hold
     #[arg(short = 'u', long = "unsafe")]
     only_name: bool,
-    /// Say nothing
-    #[arg(short, long)]
-    quiet: bool,
-    /// Report as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    input: Input,
-    #[command(flatten)]
-    access: Access,
+    image: Image,
 }
 
 impl Args {
@@ -50,25 +36,22 @@ impl Args {
             format: self.backing_format.clone(),
             only_name: self.only_name,
         };
-        let spec = self.input.apply(&self.spec);
-        let bar = Bar::new("rebasing", self.quiet);
-        let report = bar.watch(|watch| rebase(&spec, &self.access.reading(), &request, watch))?;
+        let (bar, options) = self.image.changing("rebasing");
+        let report = bar.watch(|watch| rebase(&self.image.spec(), &options, &request, watch))?;
         drop(bar);
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => out.json(&report)?,
-            (false, false) => {
-                let now = match self.backing.as_str() {
-                    "" => "stands alone".to_owned(),
-                    name => format!("over {name}"),
-                };
-                let how = match self.only_name {
-                    true => "only the name was changed".to_owned(),
-                    false => format!("{} copied up", show(report.copied)),
-                };
-                writeln!(out, "{}: {now}, {how}", self.spec)?;
-            }
-        }
+        self.image.told.tell(out, &report, || self.words(&report))?;
         Ok(Exit::DONE)
+    }
+
+    fn words(&self, report: &Report) -> String {
+        let now = match self.backing.as_str() {
+            "" => "stands alone".to_owned(),
+            name => format!("over {name}"),
+        };
+        let how = match self.only_name {
+            true => "only the name was changed".to_owned(),
+            false => format!("{} copied up", show(report.copied)),
+        };
+        format!("{}: {now}, {how}", self.image.name())
     }
 }

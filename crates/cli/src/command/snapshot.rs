@@ -2,9 +2,9 @@
 
 use super::info::snapshots;
 use crate::Exit;
-use crate::args::{self, Access, Input};
+use crate::args::Image;
 use crate::output::Out;
-use portolan::{Opened, Spec, open, snapshot};
+use portolan::{Opened, open, snapshot};
 use serde::Serialize;
 use std::io::Write;
 
@@ -18,9 +18,6 @@ use std::io::Write;
     portolan snapshot -a before-update disk.qcow2\n  \
     portolan convert disk.qcow2@before-update old.qcow2")]
 pub(crate) struct Args {
-    /// The image
-    #[arg(value_name = "SPEC", value_parser = args::spec())]
-    spec: Spec,
     /// List them
     #[arg(short, long, group = "act")]
     list: bool,
@@ -33,16 +30,8 @@ pub(crate) struct Args {
     /// Delete one
     #[arg(short, long, value_name = "NAME", group = "act")]
     delete: Option<String>,
-    /// List, or report, as JSON
-    #[arg(long)]
-    json: bool,
-    /// Say nothing
-    #[arg(short, long)]
-    quiet: bool,
     #[command(flatten)]
-    input: Input,
-    #[command(flatten)]
-    access: Access,
+    image: Image,
 }
 
 /// What was done.
@@ -57,33 +46,28 @@ struct Done {
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
-        let spec = self.input.apply(&self.spec);
-        let changes = self.create.is_some() || self.apply.is_some() || self.delete.is_some();
-        if !changes {
-            let opened = open(&spec, &self.access.reading())?;
-            let list = snapshot::list(&opened)?;
-            match (self.json, list.is_empty()) {
-                (true, _) => out.json(&list)?,
-                (false, true) => writeln!(out, "{}: no snapshots", self.spec)?,
-                (false, false) => snapshots(out, &list)?,
-            }
-            return Ok(Exit::DONE);
-        }
-        let opened = open(&spec, &self.access.writing())?;
+        let doing = match (&self.create, &self.apply, &self.delete) {
+            (Some(_), _, _) => "taking a snapshot",
+            (_, Some(_), _) => "going back",
+            (_, _, Some(_)) => "deleting a snapshot",
+            _ => return self.list(out),
+        };
+        let (bar, options) = self.image.changing(doing);
+        let opened = open(&self.image.spec(), &options)?;
         let changed = self.change(&opened);
         let done = opened.close_after(changed)?;
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => out.json(&done)?,
-            (false, false) => {
-                let Done { snapshot, id, .. } = &done;
-                let said = match (done.action, id) {
-                    ("create", Some(id)) => format!("snapshot {snapshot} taken, with id {id}"),
-                    ("apply", _) => format!("what it was at snapshot {snapshot}"),
-                    _ => format!("snapshot {snapshot} deleted"),
-                };
-                writeln!(out, "{}: {said}", done.filename)?;
-            }
+        drop(bar);
+        self.image.told.tell(out, &done, || done.words())?;
+        Ok(Exit::DONE)
+    }
+
+    fn list(&self, out: &mut Out) -> anyhow::Result<Exit> {
+        let opened = open(&self.image.spec(), &self.image.access.reading())?;
+        let list = snapshot::list(&opened)?;
+        match (self.image.told.json, list.is_empty()) {
+            (true, _) => out.json(&list)?,
+            (false, true) => writeln!(out, "{}: no snapshots", self.image.name())?,
+            (false, false) => snapshots(out, &list)?,
         }
         Ok(Exit::DONE)
     }
@@ -91,7 +75,7 @@ impl Args {
     /// Does what is asked for, and tells what that was.
     fn change(&self, opened: &Opened) -> chart::Result<Done> {
         let done = |action, name: &str, id| {
-            Ok(Done { filename: self.spec.to_string(), action, snapshot: name.to_owned(), id })
+            Ok(Done { filename: self.image.name(), action, snapshot: name.to_owned(), id })
         };
         if let Some(name) = &self.create {
             let id = snapshot::take(opened, name)?;
@@ -104,5 +88,16 @@ impl Args {
         let name = self.delete.as_deref().unwrap_or_default();
         snapshot::delete(opened, name)?;
         done("delete", name, None)
+    }
+}
+
+impl Done {
+    fn words(&self) -> String {
+        let Done { filename, snapshot, .. } = self;
+        match (self.action, &self.id) {
+            ("create", Some(id)) => format!("{filename}: snapshot {snapshot} taken, with id {id}"),
+            ("apply", _) => format!("{filename}: what it was at snapshot {snapshot}"),
+            _ => format!("{filename}: snapshot {snapshot} deleted"),
+        }
     }
 }

@@ -69,3 +69,22 @@ fn a_rebase_by_name_only_and_what_is_refused() {
     dir.ok("compare top.qcow2 top.qcow2");
     assert_eq!(dir.ok("info --json top.qcow2").json()["backing-filename"], "moved.qcow2");
 }
+
+#[test]
+fn a_loop_of_any_length_is_refused() {
+    let dir = Dir::new();
+    dir.ok("create a.qcow2 4M");
+    for (over, under) in [("b", "a"), ("c", "b"), ("d", "c")] {
+        dir.ok(&format!("create -b {under}.qcow2 -F qcow2 {over}.qcow2"));
+    }
+    let before = std::fs::read(dir.join("a.qcow2")).unwrap();
+    for how in ["-u ", ""] {
+        for (top, chain) in [("c", "c.qcow2 -> b.qcow2 -> a.qcow2"), ("d", "d.qcow2 -> c.qcow2 -> b.qcow2")] {
+            dir.fails(&format!("rebase {how}-b {top}.qcow2 -F qcow2 a.qcow2"), &[chain, "below"]);
+        }
+    }
+    assert!(before == std::fs::read(dir.join("a.qcow2")).unwrap());
+    // Names that lead nowhere are none of its business.
+    dir.ok("rebase -u -b nowhere.qcow2 -F qcow2 b.qcow2");
+    dir.ok("rebase -u -b d.qcow2 -F qcow2 a.qcow2");
+}

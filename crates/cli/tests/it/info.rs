@@ -10,6 +10,7 @@ fn agree(ours: &Value, theirs: &Value) {
         "cluster-size",
         "dirty-flag",
         "backing-filename",
+        "full-backing-filename",
         "backing-filename-format",
     ] {
         assert_eq!(
@@ -36,6 +37,17 @@ fn it_agrees_with_qemu_img() {
     }
     let theirs: Value = serde_json::from_str(&dir.tool("qemu-img", "info --output=json top.qcow2")).unwrap();
     agree(&dir.ok("info --json top.qcow2").json(), &theirs);
+    // From elsewhere, too.
+    std::fs::create_dir(dir.join("sub")).unwrap();
+    dir.tool("qemu-img", "create -q -u -f qcow2 -F qcow2 -b ../top.qcow2 sub/over.qcow2 1M");
+    let absolute = dir.join("top.qcow2").display().to_string();
+    dir.tool("qemu-img", &format!("create -q -u -f qcow2 -F qcow2 -b {absolute} sub/absolute.qcow2 1M"));
+    for name in ["sub/over.qcow2", "./sub/over.qcow2", "sub/absolute.qcow2"] {
+        let theirs = dir.tool("qemu-img", &format!("info --output=json {name}"));
+        agree(&dir.ok(&format!("info --json {name}")).json(), &serde_json::from_str(&theirs).unwrap());
+    }
+    let told = dir.ok("info sub/over.qcow2").out;
+    assert!(told.contains("../top.qcow2 (qcow2), which is sub/../top.qcow2"), "{told}");
 }
 
 #[test]

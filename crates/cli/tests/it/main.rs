@@ -10,6 +10,7 @@ mod convert;
 mod create;
 mod help;
 mod info;
+mod progress;
 mod run;
 mod safety;
 mod snapshot;

@@ -102,6 +102,18 @@ impl Dir {
         }
     }
 
+    /// Writes 96 MiB of random bytes here, so that compressing them takes a while.
+    pub(crate) fn noise(&self, name: &str) {
+        let mut state = 1u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        })
+        .take(96 << 20)
+        .collect();
+        std::fs::write(self.join(name), noise).unwrap();
+    }
+
     /// A chain: `base.raw` under `mid.qcow2` under `top.qcow2`, each with data, zeros and discards of its own.
     pub(crate) fn chain(&self) {
         self.raw("base.raw", 12 << 20);

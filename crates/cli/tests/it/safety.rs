@@ -42,7 +42,7 @@ fn a_disk_is_never_its_own_target() {
 #[test]
 fn an_interrupted_run_leaves_nothing() {
     let dir = Dir::new();
-    noise(&dir, "a.raw");
+    dir.noise("a.raw");
     let before = dir.join("a.raw").metadata().unwrap().modified().unwrap();
     let convert = "convert -c --level 9 -m 1 -O qcow2 a.raw b.qcow2";
     for (command, signal, code) in [
@@ -61,16 +61,59 @@ fn an_interrupted_run_leaves_nothing() {
     assert_eq!(dir.join("a.raw").metadata().unwrap().modified().unwrap(), before);
 }
 
-/// Random bytes, so that compressing them takes a while.
-fn noise(dir: &Dir, name: &str) {
-    let mut state = 1u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 33) as u8
-    })
-    .take(96 << 20)
-    .collect();
-    std::fs::write(dir.join(name), noise).unwrap();
+#[test]
+fn an_interrupted_change_is_whole_or_has_not_happened() {
+    if !testkit::peer::require(&["qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    // Two million clusters that have their places: long tables, and no data.
+    dir.ok("create -q -o preallocation=metadata,cluster_size=4k disk.qcow2 8G");
+    for (command, done) in [
+        ("snapshot -c s disk.qcow2", "snapshot"),
+        ("snapshot -d s disk.qcow2", "snapshot"),
+        ("resize --shrink disk.qcow2 1G", "resize"),
+    ] {
+        for after in [0, 300] {
+            let mut child =
+                dir.command(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            wait_until_open(&dir, &mut child, "disk.qcow2");
+            std::thread::sleep(Duration::from_millis(after));
+            if child.try_wait().unwrap().is_none() {
+                rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT).unwrap();
+            }
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            match output.status.code() {
+                Some(0) => {}
+                // It was done the first time.
+                Some(1) => assert!(after > 0 && said.contains(done), "{command}: {said}"),
+                Some(130) => assert!(said.contains("interrupted"), "{command}: {said}"),
+                code => panic!("{command}: {code:?}: {said}"),
+            }
+            dir.tool("qemu-img", "check -q disk.qcow2");
+        }
+        // Whether it was done or not: it can be now.
+        let again = dir.run(command);
+        assert!(again.code == 0 || again.err.contains(done), "{command}: {}", again.err);
+        dir.tool("qemu-img", "check -q disk.qcow2");
+    }
+    assert_eq!(dir.names(), ["disk.qcow2"]);
+}
+
+/// Waits until a process has a file open, or has ended.
+fn wait_until_open(dir: &Dir, child: &mut Child, name: &str) {
+    let began = Instant::now();
+    let path = dir.path().canonicalize().unwrap().join(name);
+    while began.elapsed() < Duration::from_secs(20) {
+        let ended = child.try_wait().unwrap().is_some();
+        let open = std::fs::read_dir(format!("/proc/{}/fd", child.id())).into_iter().flatten().flatten();
+        if ended || open.map(|fd| std::fs::read_link(fd.path())).any(|to| to.is_ok_and(|to| to == path)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it has not opened {name}");
 }
 
 /// Waits until a process has a new file open here: one that has no name yet.

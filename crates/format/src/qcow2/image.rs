@@ -56,6 +56,7 @@ impl Image {
             size: AtomicU64::new(view.size),
             in_place: AtomicBool::new(false),
             writable: options.writable,
+            onlooker: options.onlooker.clone(),
             mutator,
             file,
             data_file,

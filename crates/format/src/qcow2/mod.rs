@@ -39,6 +39,7 @@ pub use writer::{Rebased, Repair};
 
 use ::chart::{Result, Source, SourceId};
 use cache::SliceCache;
+use io::watch::Onlooker;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, RwLock};
 
@@ -91,6 +92,9 @@ pub struct Options {
     pub cache_bytes: usize,
     /// The disk as this internal snapshot, by id or else by name, holds it.
     pub snapshot: Option<String>,
+    /// Who looks on while it does what takes long: checks and repairs, new roots, another length. Until the one
+    /// write that makes a change true, it can be ended and leaves the image as it was.
+    pub onlooker: Onlooker,
 }
 
 impl Default for Options {
@@ -102,6 +106,7 @@ impl Default for Options {
             alone: false,
             cache_bytes: cache::DEFAULT_CACHE_BYTES,
             snapshot: None,
+            onlooker: Onlooker::default(),
         }
     }
 }
@@ -129,6 +134,7 @@ pub struct Image {
     /// Data clusters may be written where they are, without anything else having to change.
     in_place: AtomicBool,
     writable: bool,
+    onlooker: Onlooker,
     /// What changes the map, where that is allowed.
     mutator: Option<writer::Mutator>,
 }

@@ -1,5 +1,6 @@
 //! Formats against the tools they come from.
 
+mod probe;
 mod qcow2;
 mod qcow2_bitmaps;
 mod qcow2_commit;

@@ -5,7 +5,7 @@
 //! opposite. Locks belong to the open file description and go with it.
 
 use super::File;
-use chart::{Error, Result};
+use chart::{Error, Remedy, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 const PERMISSIONS: i64 = 100;
@@ -72,15 +72,17 @@ pub fn lock(file: &File, access: Access) -> Result<Hold> {
 }
 
 fn in_use(file: &File, access: Access) -> Error {
-    let what = match access {
-        Access::Write => "is in use by another process, which does not allow it to be written",
-        _ => "is being written by another process",
+    let (what, remedy) = match access {
+        Access::Write => {
+            ("is in use by another process, which does not allow it to be written", Remedy::StopUser)
+        }
+        _ => ("is being written by another process", Remedy::StopUserOrShare),
     };
     // Whoever gives up must not stand in others' way until the file is closed.
     for byte in (0..BITS).flat_map(|b| [PERMISSIONS + i64::from(b), UNSHARED + i64::from(b)]) {
         let _ = set(file.fd(), libc::F_UNLCK, byte);
     }
-    Error::conflict(what).in_path(file.path())
+    Error::conflict(what).in_path(file.path()).with_remedy(remedy)
 }
 
 fn range(kind: i32, byte: i64) -> libc::flock {
@@ -99,7 +101,7 @@ fn set(fd: BorrowedFd<'_>, kind: i32, byte: i64) -> std::io::Result<()> {
 fn share(fd: BorrowedFd<'_>, byte: i64) -> Result<()> {
     match set(fd, libc::F_RDLCK, byte) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
-            Err(Error::conflict("is locked by another process"))
+            Err(Error::conflict("is locked by another process").with_remedy(Remedy::StopUser))
         }
         // Some file systems have no locks; QEMU goes on there too.
         Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOLCK | libc::EINVAL)) => Ok(()),

@@ -8,7 +8,7 @@
 mod tests;
 
 use crate::{Location, Spec};
-use chart::{Error, Result, ResultExt};
+use chart::{Error, Remedy, Result, ResultExt};
 use io::file::{File, Options};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -90,9 +90,8 @@ impl Pass {
             if self.any {
                 return Ok(Admitted { spec, beneath: None });
             }
-            return Err(
-                Error::denied("an image may name no server unless anything is allowed").during(what())
-            );
+            let refusal = Error::denied("an image may name no server unless anything is allowed");
+            return Err(refusal.with_remedy(Remedy::AllowAnything).during(what()));
         };
         let path = resolve(by, path).map_err(|e| e.during(what()))?;
         let real = path.canonicalize().in_path(&path).map_err(|e| e.during(what()))?;
@@ -102,7 +101,8 @@ impl Pass {
             let roots = if roots.is_empty() { "any allowed directory".into() } else { roots.join(", ") };
             let refusal =
                 format!("it lies outside {roots}; it is not opened unless its directory is allowed");
-            return Err(Error::denied(refusal).in_path(real).during(what()));
+            let refusal = Error::denied(refusal).in_path(real).with_remedy(Remedy::AllowThere);
+            return Err(refusal.during(what()));
         }
         let beneath = beneath.filter(|_| !self.any);
         Ok(Admitted { spec: Spec { location: Location::File(path), ..spec }, beneath })

@@ -3,7 +3,7 @@
 use super::absent::Absent;
 use super::{Container, Image, Named, Opening};
 use crate::{Format, Location, Spec, size};
-use chart::{Disk, Error, Result, Source};
+use chart::{Disk, Error, Remedy, Result, Source};
 use format::qcow2::{self, Needed, Role};
 use format::raw;
 use std::collections::BTreeMap;
@@ -113,6 +113,7 @@ impl Opening<'_> {
             allow_corrupt: self.options.allow_corrupt,
             repair: request.writable,
             snapshot: request.version.clone(),
+            onlooker: self.options.onlooker.clone(),
             ..qcow2::Options::default()
         };
         if let Some(bytes) = self.options.cache_bytes {
@@ -151,7 +152,7 @@ impl Opening<'_> {
                  bytes. Name its format in the image above it, or allow guessing",
                 needed.name, request.format
             );
-            return Err(Error::denied(what));
+            return Err(Error::denied(what).with_remedy(Remedy::AllowGuessing));
         }
         let admitted = self.pass.admit(by, needed.name, role)?;
         let mut spec = admitted.spec.clone();

@@ -14,9 +14,10 @@ mod written;
 
 pub use build::Map;
 
-use crate::{Format, Gate, Location, Spec, Step};
-use chart::{Disk, Error, Identity, Result, Source};
+use crate::{Format, Gate, Location, Onlooker, Spec, Step};
+use chart::{Disk, Error, Identity, Remedy, Result, Source};
 use container::Container;
+use format::qcow2;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +46,9 @@ pub struct Options {
     pub allow_corrupt: bool,
     /// How many bytes of a format's tables may be kept in memory.
     pub cache_bytes: Option<usize>,
+    /// Who looks on while an image does what takes long: checks and repairs itself, changes its length or its
+    /// snapshots.
+    pub onlooker: Onlooker,
 }
 
 /// An image: a disk in a format, in a place, and what it stands on.
@@ -76,6 +80,17 @@ impl Image {
         match &self.spec.location {
             Location::File(path) => Some(path),
             _ => None,
+        }
+    }
+
+    /// The map that qcow2 keeps, for what no other format has: the error says that its own `lacks` it.
+    pub(crate) fn qcow2(&self, lacks: &str) -> Result<&Arc<qcow2::Image>> {
+        match &self.map {
+            Map::Qcow2(map) => Ok(map),
+            Map::None => {
+                let what = format!("a {} disk has no {lacks}", self.format);
+                Err(Error::unsupported(what).in_path(self.spec.location.to_string()))
+            }
         }
     }
 
@@ -181,11 +196,8 @@ impl Opening<'_> {
             names.join(" -> ")
         };
         if identity.is_some() && self.chain.iter().any(|(known, _)| *known == identity) {
-            return Err(Error::corrupt(format!(
-                "the chain of images loops: {} -> {}",
-                names(),
-                spec.location
-            )));
+            let what = format!("the chain of images loops: {} -> {}", names(), spec.location);
+            return Err(Error::corrupt(what).with_remedy(Remedy::BreakLoop));
         }
         if self.chain.len() >= MAX_CHAIN {
             return Err(Error::unsupported(format!("a chain of more than {MAX_CHAIN} images: {}", names())));
@@ -231,11 +243,11 @@ impl Opening<'_> {
         if let Some(name) = &spec.format {
             return Format::named(name);
         }
-        let format = Format::probe(container.source.as_ref())?;
+        let format = Format::probe(container.source.as_ref(), &spec.location)?;
         if format == Format::Raw && writable {
             let what =
                 "has no header of a known format; a raw disk that is to be written must be named as raw";
-            return Err(Error::invalid(what).in_path(container.source.name()));
+            return Err(Error::invalid(what).in_path(container.source.name()).with_remedy(Remedy::NameRaw));
         }
         Ok(format)
     }

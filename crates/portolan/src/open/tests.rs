@@ -1,5 +1,5 @@
 use super::*;
-use chart::{Kind, Wait};
+use chart::{Kind, Remedy, Wait};
 use std::process::Command;
 
 struct Dir(tempfile::TempDir);
@@ -66,6 +66,40 @@ fn foreign_formats_are_named_not_taken_for_raw() {
     assert_eq!(e.kind(), Kind::Unsupported);
     assert!(e.to_string().contains("VMDK"), "{e}");
     open(&raw(&path), &Options::default()).unwrap();
+}
+
+#[test]
+fn a_container_of_ciphertext_is_no_raw_disk_unless_that_is_said() {
+    let dir = Dir::new();
+    let mut bytes = vec![0; 4096];
+    bytes[..6].copy_from_slice(b"LUKS\xba\xbe");
+    let path = dir.file("disk.img", &bytes);
+    let e = open(&Spec::file(&path), &Options::default()).err().unwrap();
+    assert_eq!((e.kind(), e.remedy()), (Kind::Unsupported, Some(Remedy::NameRaw)));
+    assert!(e.to_string().contains("LUKS"), "{e}");
+    open(&raw(&path), &writing()).unwrap();
+}
+
+#[test]
+fn what_is_named_as_a_chart_is_never_taken_for_raw() {
+    let dir = Dir::new();
+    for (name, bytes) in [
+        ("cut.chart", &b"PORTOL"[..]),
+        ("damaged.chart", b"PORTOLAN, and more"),
+        ("empty.chart", b""),
+        ("lacking.json", br#"{"len": 512, "portolan_chart": 1}"#),
+        ("broken.json", br#"{"portolan_chart": 1,"#),
+        ("other.json", b"[1, 2]"),
+    ] {
+        let path = dir.file(name, bytes);
+        let e = open(&Spec::file(&path), &Options::default()).err().unwrap();
+        assert_eq!((e.kind(), e.remedy()), (Kind::Corrupt, Some(Remedy::ChartAgain)), "{name}: {e}");
+        open(&raw(&path), &Options::default()).unwrap();
+    }
+    // Edited, so that its beginning does not say it any more.
+    let edited = br#"{"len": 512, "portolan_chart": 1, "sources": [], "extents": []}"#;
+    let opened = open(&Spec::file(dir.file("edited.json", edited)), &Options::default()).unwrap();
+    assert_eq!((opened.image.format, opened.disk.len()), (Format::Chart, 512));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::build::Request;
 use super::{Container, Named, Opening};
 use crate::Spec;
 use chart::file::{SourceRecord, Written};
-use chart::{Backing, Codec, Disk, Error, Geometry, Result, Source, Wait};
+use chart::{Backing, Codec, Disk, Error, Geometry, Remedy, Result, Source, Wait};
 use io::codec::{Deflate, Zstd};
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ fn read(source: &dyn Source) -> Result<Written> {
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
     source.read_at(0, &mut bytes, Wait::Allowed)?;
-    Written::read(&bytes).map_err(|e| e.in_path(source.name()))
+    Written::read(&bytes).map_err(|e| e.in_path(source.name()).with_remedy(Remedy::ChartAgain))
 }
 
 /// Refuses a source that is another one now, or has changed since.
@@ -81,7 +81,8 @@ fn unchanged(record: &SourceRecord, source: &dyn Source) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::conflict(format!("{what}; chart it again")).in_path(source.name()))
+    let changed = Error::conflict(format!("{what}; chart it again")).in_path(source.name());
+    Err(changed.with_remedy(Remedy::ChartAgain))
 }
 
 fn codec(name: &str) -> Result<Arc<dyn Codec>> {

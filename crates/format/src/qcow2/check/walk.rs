@@ -190,7 +190,10 @@ impl<'a> Walk<'a> {
         self.merge()?;
         let size = self.image.clusters.size();
         let mut bytes = vec![0; to_index(size)];
-        for table in std::mem::take(&mut self.tables) {
+        let (tables, watch) = (std::mem::take(&mut self.tables), self.image.onlooker.watch());
+        let total = to_u64(tables.len()).saturating_mul(size);
+        for (index, table) in tables.into_iter().enumerate() {
+            watch.step(to_u64(index).saturating_mul(size), total)?;
             if !self.count((table.offset, size), table.total, "L2 table")? {
                 continue;
             }
