@@ -16,7 +16,6 @@ mod man;
 mod measure;
 mod rebase;
 mod resize;
-mod serve;
 mod snapshot;
 mod tour;
 
@@ -54,7 +53,6 @@ commands! {
     commit => Commit,
     rebase => Rebase,
     bitmap => Bitmap,
-    serve => Serve,
     bench => Bench,
     tour => Tour,
     completions => Completions,
