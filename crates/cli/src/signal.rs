@@ -22,6 +22,22 @@ extern "C" fn interrupted(_: libc::c_int) {
     }
 }
 
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the user has asked how it goes since this was last called.
+pub(crate) fn is_asked() -> bool {
+    ASKED.swap(false, Ordering::Relaxed)
+}
+
+extern "C" fn asked(_: libc::c_int) {
+    ASKED.store(true, Ordering::Relaxed);
+}
+
+/// Takes SIGUSR1, which otherwise ends a process.
+pub(crate) fn install_asking() {
+    take(libc::SIGUSR1, asked);
+}
+
 /// Takes SIGINT, SIGTERM and SIGHUP.
 pub(crate) fn install() {
     // Made here, so that the handler only looks at it.

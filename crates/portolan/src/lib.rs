@@ -20,6 +20,7 @@ pub mod open;
 pub mod picture;
 pub mod rebase;
 pub mod resize;
+pub mod serve;
 pub mod size;
 pub mod snapshot;
 pub mod spec;

@@ -16,6 +16,7 @@ mod man;
 mod measure;
 mod rebase;
 mod resize;
+mod serve;
 mod snapshot;
 mod tour;
 
@@ -53,6 +54,7 @@ commands! {
     commit => Commit,
     rebase => Rebase,
     bitmap => Bitmap,
+    serve => Serve,
     bench => Bench,
     tour => Tour,
     completions => Completions,

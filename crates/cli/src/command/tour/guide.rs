@@ -4,12 +4,15 @@ use crate::output::{Out, duration};
 use crate::signal;
 use anyhow::{Context, bail};
 use portolan::size::show;
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a command that runs beside others may take to start.
+const START: Duration = Duration::from_secs(10);
 
 /// Shows the way.
 pub(super) struct Guide<'a> {
@@ -91,6 +94,36 @@ impl<'a> Guide<'a> {
         Ok(done.said)
     }
 
+    /// Starts `portolan` with these arguments beside what follows, and waits until `ready` is there.
+    pub(super) fn beside(&mut self, args: &str, ready: &str) -> anyhow::Result<Beside> {
+        let (on, off) = self.ink("1");
+        writeln!(self.out, "  $ {on}portolan {args} &{off}")?;
+        self.out.flush()?;
+        let child =
+            command(&self.program, args, self.dir).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut beside = Beside(child.with_context(|| format!("starting {}", self.program.display()))?);
+        let began = Instant::now();
+        while !self.dir.join(ready).exists() {
+            if beside.0.try_wait()?.is_some() || began.elapsed() > START || signal::is_interrupted() {
+                bail!("`portolan {args}` did not start:\n{}", beside.complaints());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(beside)
+    }
+
+    /// Ends what runs beside, as Ctrl-C would.
+    pub(super) fn end(&mut self, mut beside: Beside) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&beside.0), Signal::TERM)?;
+        let status = beside.0.wait()?;
+        if !status.success() {
+            bail!("what ran beside ended with {status}:\n{}", beside.complaints());
+        }
+        let (on, off) = self.ink("1");
+        writeln!(self.out, "  $ {on}kill %1{off}")?;
+        Ok(self.out.flush()?)
+    }
+
     /// Notes what copying would have written instead of the last command, and tells it.
     pub(super) fn instead_of(&mut self, bytes: u64, how: &str) -> anyhow::Result<()> {
         self.written += self.last;
@@ -108,6 +141,30 @@ impl<'a> Guide<'a> {
     }
 }
 
+/// A command that runs beside the others, and not longer than this is held.
+pub(super) struct Beside(Child);
+
+impl Beside {
+    /// What it says is wrong, once it has ended.
+    fn complaints(&mut self) -> String {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let mut said = String::new();
+        if let Some(pipe) = &mut self.0.stderr {
+            let _ = pipe.read_to_string(&mut said);
+        }
+        said
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It may have ended already, and then there is nothing to do.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What a command did.
 struct Done {
     code: Option<i32>,
@@ -116,11 +173,15 @@ struct Done {
     written: u64,
 }
 
+/// `program` with these arguments, split at blanks, and nothing to hear.
+fn command(program: &Path, args: &str, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(args.split(' ')).current_dir(dir).stdin(Stdio::null());
+    command
+}
+
 fn run(program: &Path, args: &str, dir: &Path) -> anyhow::Result<Done> {
-    let mut child = Command::new(program)
-        .args(args.split(' '))
-        .current_dir(dir)
-        .stdin(Stdio::null())
+    let mut child = command(program, args, dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

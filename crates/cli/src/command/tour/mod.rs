@@ -6,6 +6,7 @@ mod convert;
 mod create;
 mod guide;
 mod overlay;
+mod serve;
 mod snapshot;
 mod write;
 
@@ -42,8 +43,16 @@ struct Stop {
 }
 
 /// The tour, in order.
-const STOPS: &[Stop] =
-    &[create::STOP, write::STOP, chart::STOP, snapshot::STOP, overlay::STOP, convert::STOP, compare::STOP];
+const STOPS: &[Stop] = &[
+    create::STOP,
+    write::STOP,
+    chart::STOP,
+    snapshot::STOP,
+    overlay::STOP,
+    serve::STOP,
+    convert::STOP,
+    compare::STOP,
+];
 
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {

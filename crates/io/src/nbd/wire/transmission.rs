@@ -89,10 +89,10 @@ impl Request {
 
     /// How many bytes of payload follow the header. The receiver bounds it.
     pub fn payload_len(&self, headers: Headers) -> u64 {
-        let has = match headers {
-            Headers::Extended => self.flags.has(CommandFlags::PAYLOAD_LEN),
-            Headers::Simple | Headers::Structured => self.command == Command::WRITE,
-        };
+        // A write is to carry the flag too where headers are extended, but there are clients that forget it, and
+        // what follows is a payload all the same.
+        let flagged = headers == Headers::Extended && self.flags.has(CommandFlags::PAYLOAD_LEN);
+        let has = flagged || self.command == Command::WRITE;
         if has { self.len } else { 0 }
     }
 }

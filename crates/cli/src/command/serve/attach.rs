@@ -1,0 +1,114 @@
+//! How to attach, ready to paste.
+
+use super::ready::{Address, Heard};
+use crate::output::Out;
+use portolan::serve::Server;
+use portolan::size::show;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// Prints what is served, and how to attach it.
+pub(super) fn print(out: &mut Out, server: &Server, heard: &[Heard], tls: bool) -> anyhow::Result<()> {
+    for export in server.exports() {
+        let name = if export.name.is_empty() { String::new() } else { format!(" as {:?}", export.name) };
+        let how = if export.writable { "" } else { ", read-only" };
+        let (what, size) = (&export.description, show(export.disk.len()));
+        writeln!(out, "Serving {what}{name}: {size}{how}.")?;
+    }
+    for one in heard {
+        let Heard::Listener { address, .. } = one else { continue };
+        for export in server.exports() {
+            if let Some(ways) = ways(address, &export.name, export.writable, tls) {
+                writeln!(out)?;
+                ways.iter().try_for_each(|(who, line)| writeln!(out, "  {who:<11} {line}"))?;
+            }
+        }
+    }
+    writeln!(out, "\nCtrl-C ends it.")?;
+    Ok(out.flush()?)
+}
+
+/// Who can attach an export, and with what words.
+fn ways(address: &Address, name: &str, writable: bool, tls: bool) -> Option<Vec<(&'static str, String)>> {
+    let uri = uri(address, name, tls)?;
+    let read_only = if writable { "" } else { ",readonly=on" };
+    let quoted = quote(&uri);
+    let mut ways = vec![("Portolan", format!("portolan info {quoted}"))];
+    if tls {
+        ways.push(("nbdinfo", format!("nbdinfo {quoted}")));
+        return Some(ways);
+    }
+    ways.push((
+        "QEMU",
+        format!(
+            "qemu-system-x86_64 -drive {}",
+            quote(&format!("file={uri},format=raw,if=virtio{read_only}"))
+        ),
+    ));
+    ways.push(("qemu-img", format!("qemu-img info {quoted}")));
+    ways.push(("nbdinfo", format!("nbdinfo {quoted}")));
+    let device = match address {
+        Address::Unix(path) => format!("-unix {}", quote(&path.display().to_string())),
+        Address::Tcp(host, port) => format!("{host} {port}"),
+        Address::Inherited => return None,
+    };
+    let name = if name.is_empty() { String::new() } else { format!(" -name {}", quote(name)) };
+    let read_only = if writable { "" } else { " -readonly" };
+    ways.push(("kernel", format!("sudo nbd-client {device}{name}{read_only} /dev/nbd0")));
+    Some(ways)
+}
+
+/// The address as NBD clients take it.
+fn uri(address: &Address, name: &str, tls: bool) -> Option<String> {
+    let s = if tls { "s" } else { "" };
+    let name = escape(name);
+    match address {
+        Address::Unix(path) => {
+            Some(format!("nbd{s}+unix:///{name}?socket={}", escape(&path.display().to_string())))
+        }
+        Address::Tcp(host, port) if host.contains(':') => Some(format!("nbd{s}://[{host}]:{port}/{name}")),
+        Address::Tcp(host, port) => Some(format!("nbd{s}://{host}:{port}/{name}")),
+        Address::Inherited => None,
+    }
+}
+
+/// What would mean something in an address is written as a number.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/._~-".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// As a shell takes it for one word.
+fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_can_be_pasted() {
+        let unix = Address::Unix("/tmp/a b.sock".into());
+        assert_eq!(uri(&unix, "", false).unwrap(), "nbd+unix:///?socket=/tmp/a%20b.sock");
+        assert_eq!(quote("a'b"), r"'a'\''b'");
+        let tcp = Address::Tcp("::1".into(), 10809);
+        assert_eq!(uri(&tcp, "x y", true).unwrap(), "nbds://[::1]:10809/x%20y");
+        let all = ways(&unix, "", true, false).unwrap();
+        let kernel = all.iter().find(|(who, _)| *who == "kernel").unwrap();
+        assert_eq!(kernel.1, "sudo nbd-client -unix '/tmp/a b.sock' /dev/nbd0");
+    }
+}

@@ -1,0 +1,119 @@
+//! What the server does, as it does it and at the end.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use portolan::serve::Counters;
+use portolan::serve::counters::Histogram;
+use portolan::size::show;
+use serde_json::{Map, Value, json};
+use std::io::IsTerminal;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// How often rates are shown.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Rates on a terminal.
+pub(super) struct Live {
+    bar: Option<ProgressBar>,
+    last: Seen,
+    at: Instant,
+}
+
+/// The counters that rates are made of.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    reads: u64,
+    writes: u64,
+    bytes_read: u64,
+    bytes_written: u64,
+    at_once: u64,
+    array: u64,
+}
+
+impl Seen {
+    fn of(counters: &Counters) -> Seen {
+        Seen {
+            reads: counters.reads.load(Relaxed),
+            writes: counters.writes.load(Relaxed),
+            bytes_read: counters.bytes_read.load(Relaxed),
+            bytes_written: counters.bytes_written.load(Relaxed),
+            at_once: counters.at_once.load(Relaxed),
+            array: counters.array.load(Relaxed),
+        }
+    }
+}
+
+impl Live {
+    pub(super) fn new(quiet: bool) -> Live {
+        let seen = !quiet && std::io::stderr().is_terminal();
+        let bar = seen.then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Live { bar, last: Seen::default(), at: Instant::now() }
+    }
+
+    /// Shows the rates since the last time, when it is time.
+    pub(super) fn show(&mut self, counters: &Counters) {
+        let took = self.at.elapsed();
+        let Some(bar) = self.bar.as_ref().filter(|_| took >= EVERY) else { return };
+        let now = Seen::of(counters);
+        bar.set_message(line(counters.connections.load(Relaxed), &self.last, &now, took));
+        bar.tick();
+        (self.last, self.at) = (now, Instant::now());
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(clients: u64, last: &Seen, now: &Seen, took: Duration) -> String {
+    let rate = |now: u64, last: u64| (now.saturating_sub(last) as f64 / took.as_secs_f64()).round() as u64;
+    let clients = match clients {
+        0 => "no client yet".to_owned(),
+        1 => "1 client".to_owned(),
+        n => format!("{n} clients"),
+    };
+    let (at_once, array) = (now.at_once - last.at_once, now.array.saturating_sub(last.array));
+    let share = (at_once * 100).checked_div(at_once + array);
+    let share = share.map_or_else(String::new, |share| format!("   {share}% at once"));
+    format!(
+        "{clients}   read {}/s, {}/s   written {}/s, {}/s{share}",
+        rate(now.reads, last.reads),
+        show(rate(now.bytes_read, last.bytes_read)),
+        rate(now.writes, last.writes),
+        show(rate(now.bytes_written, last.bytes_written)),
+    )
+}
+
+/// Everything that was counted, as JSON.
+pub(super) fn report(counters: &Counters) -> Value {
+    let mut report = Map::new();
+    for (name, count) in counters.each() {
+        report.insert(name.replace('_', "-"), json!(count));
+    }
+    report.insert("at-once-latency-us".to_owned(), latency(&counters.at_once_latency));
+    report.insert("array-latency-us".to_owned(), latency(&counters.array_latency));
+    Value::Object(report)
+}
+
+fn latency(histogram: &Histogram) -> Value {
+    let classes: Map<String, Value> = histogram
+        .classes()
+        .filter(|(_, count)| *count > 0)
+        .map(|(below, count)| (format!("below-{below}"), json!(count)))
+        .collect();
+    json!({
+        "half-below": histogram.percentile(0.5),
+        "99%-below": histogram.percentile(0.99),
+        "classes": classes,
+    })
+}

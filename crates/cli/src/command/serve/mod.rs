@@ -1,0 +1,281 @@
+//! `portolan serve`
+
+mod attach;
+mod live;
+mod ready;
+
+use crate::Exit;
+use crate::args::{self, Access, Input};
+use crate::output::Out;
+use crate::progress::Bar;
+use crate::signal;
+use anyhow::{Context, bail};
+use portolan::serve::{Config, Limits, Listener, Offer, Offered, Server, Tls, Top, offer};
+use portolan::size;
+use portolan::{Location, Spec};
+use ready::Heard;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often signals are looked for.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Serve disks over NBD
+///
+/// Every disk is an export that QEMU, the kernel, libnbd and Portolan itself can attach. How to, ready to paste, is
+/// printed first. Without --listen, the sockets of a service manager are used where there are some, and else a
+/// socket is made in $XDG_RUNTIME_DIR or the temporary directory.
+///
+/// Ctrl-C or SIGTERM ends it: no further request is heard, those under way are finished, and all is made durable.
+/// SIGUSR1 prints the counters as JSON to standard error.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    portolan serve disk.qcow2\n  \
+    portolan serve --temporary --listen tcp:localhost:10809 base.qcow2\n  \
+    portolan serve --overlay mine.qcow2 --listen unix:/run/vm.sock base.qcow2\n  \
+    portolan serve --name a --name b one.qcow2 two.qcow2\n  \
+    portolan serve --listen tcp:0.0.0.0:10809 --tls /etc/pki/portolan --tls-verify-peer disk.qcow2")]
+pub(crate) struct Args {
+    /// The disks
+    #[arg(value_name = "SPEC", required = true, value_parser = args::spec())]
+    specs: Vec<Spec>,
+    /// Where clients come from: unix:PATH, tcp:HOST:PORT, tcp:PORT (of this machine only), or stdio
+    #[arg(short, long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// The disks' names as exports, one for each; the only disk has the empty name else, several those of their files
+    #[arg(short, long, value_name = "NAME")]
+    name: Vec<String>,
+    /// Nobody may write
+    #[arg(short, long)]
+    read_only: bool,
+    /// Writes go to this qcow2 overlay, which is made where it is not there; the disk itself is only read
+    #[arg(long, value_name = "FILE", conflicts_with = "read_only")]
+    overlay: Option<PathBuf>,
+    /// Writes go to an overlay that is gone when the server ends
+    #[arg(long, conflicts_with_all = ["read_only", "overlay"])]
+    temporary: bool,
+    /// Tell clients this dirty bitmap, as qemu:dirty-bitmap:NAME
+    #[arg(short = 'B', long, value_name = "NAME")]
+    bitmap: Vec<String>,
+    /// Clients may ask where ranges live, as portolan:place
+    #[arg(long)]
+    places: bool,
+    /// End when the first client has gone
+    #[arg(long)]
+    once: bool,
+    /// Write the number of the process here, when clients can connect
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Print what was counted as JSON at the end
+    #[arg(long)]
+    json: bool,
+    /// Do not print how to attach, nor anything else that is no error
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    security: Security,
+    #[command(flatten)]
+    bounds: Bounds,
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Security")]
+struct Security {
+    /// Speak nothing but TLS, with server-cert.pem and server-key.pem in this directory
+    #[arg(long, value_name = "DIR")]
+    tls: Option<PathBuf>,
+    /// Clients must show a certificate that ca-cert.pem, in the same directory, vouches for
+    #[arg(long, requires = "tls")]
+    tls_verify_peer: bool,
+    /// Be reachable from other machines without TLS: whoever reaches the port can read the disk, and write it
+    #[arg(long)]
+    insecure: bool,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct Bounds {
+    /// How many threads carry out what cannot be answered at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    proxies: u16,
+    /// How many clients may be connected
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_connections: usize,
+    /// How long a read or write may be
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size::parse)]
+    max_request: u64,
+    /// How many requests of a client may be under way
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_in_flight: usize,
+    /// How many bytes those may hold
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::parse)]
+    max_in_flight_bytes: u64,
+    /// How long a handshake may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    handshake_timeout: u64,
+    /// How long a client may be silent; for ever if it is not said
+    #[arg(long, value_name = "SECONDS")]
+    idle_timeout: Option<u64>,
+    /// How long clients may take to read what is left when the server ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    drain_timeout: u64,
+}
+
+impl Bounds {
+    fn limits(&self) -> anyhow::Result<Limits> {
+        let request = u32::try_from(self.max_request).ok().filter(|r| (4096..=64 << 20).contains(r));
+        Ok(Limits {
+            request: request.context("--max-request is from 4k to 64M")?,
+            in_flight: self.max_in_flight.max(1),
+            in_flight_bytes: self.max_in_flight_bytes,
+            connections: self.max_connections.max(1),
+            handshake: Duration::from_secs(self.handshake_timeout.max(1)),
+            idle: self.idle_timeout.map(|s| Duration::from_secs(s.max(1))),
+            drain: Duration::from_secs(self.drain_timeout),
+        })
+    }
+}
+
+impl Args {
+    pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
+        signal::install_asking();
+        let tls = self.security.tls.as_ref();
+        let tls = tls.map(|dir| Tls::load(dir, self.security.tls_verify_peer)).transpose()?;
+        let offered = self.open()?;
+        // Before anything is listened on: whoever can connect is served.
+        let heard = self.hear()?;
+        let (exports, opened): (Vec<_>, Vec<_>) = offered.into_iter().map(|o| (o.export, o.opened)).unzip();
+        let quiet = self.quiet;
+        let config = Config {
+            limits: self.bounds.limits()?,
+            proxies: usize::from(self.bounds.proxies),
+            tls,
+            once: self.once,
+            notice: Box::new(move |words| {
+                if !quiet {
+                    eprintln!("portolan: {}", crate::output::plain(words));
+                }
+            }),
+            ..Config::new(exports)
+        };
+        let server = Server::start(config)?;
+        if !self.quiet {
+            self.attach(&server, &heard, out)?;
+        }
+        let served = self.serve(&server, heard);
+        let finished = server.finish();
+        for image in opened {
+            image.close()?;
+        }
+        if let Some(path) = &self.pid_file {
+            // Whoever waits for the end of the server may have removed it.
+            let _ = std::fs::remove_file(path);
+        }
+        served?;
+        finished?;
+        if self.json {
+            out.json(&live::report(server.counters()))?;
+        }
+        Ok(Exit::DONE)
+    }
+
+    /// Opens every disk, with what takes its writes.
+    fn open(&self) -> anyhow::Result<Vec<Offered>> {
+        let top = match (&self.overlay, self.temporary, self.read_only) {
+            (Some(path), ..) => Top::Overlay(path.clone()),
+            (None, true, _) => Top::Temporary,
+            (None, false, true) => Top::Nothing,
+            (None, false, false) => Top::Itself,
+        };
+        if self.overlay.is_some() && self.specs.len() > 1 {
+            bail!("one overlay cannot take the writes to {} disks", self.specs.len());
+        }
+        let options = self.access.reading();
+        let mut all = Vec::new();
+        for (spec, name) in self.specs.iter().zip(self.names()?) {
+            let how = Offer { name, top: top.clone(), bitmaps: self.bitmap.clone(), places: self.places };
+            let bar = Bar::new("opening", self.quiet);
+            let offered = bar.watch(|watch| offer(&self.input.apply(spec), &how, &options, watch))?;
+            drop(bar);
+            if let Some(why) = offered.read_only.as_ref().filter(|_| !self.quiet) {
+                eprintln!("portolan: {} can only be read: {why}", spec.location);
+            }
+            all.push(offered);
+        }
+        Ok(all)
+    }
+
+    fn names(&self) -> anyhow::Result<Vec<String>> {
+        let count = self.specs.len();
+        match self.name.len() {
+            0 if count == 1 => Ok(vec![String::new()]),
+            0 => Ok(self.specs.iter().map(file_name).collect()),
+            given if given == count => Ok(self.name.clone()),
+            given => bail!("{given} names for {count} disks: give each one with --name, or none"),
+        }
+    }
+
+    fn hear(&self) -> anyhow::Result<Vec<Heard>> {
+        let may_be_remote = self.security.tls.is_some() || self.security.insecure;
+        if !self.listen.is_empty() {
+            return self.listen.iter().map(|address| ready::listen(address, may_be_remote)).collect();
+        }
+        let inherited = ready::inherited()?;
+        if inherited.is_empty() { Ok(vec![ready::own_socket()?]) } else { Ok(inherited) }
+    }
+
+    fn attach(&self, server: &Server, heard: &[Heard], out: &mut Out) -> anyhow::Result<()> {
+        // A client on standard output would take it for the protocol.
+        if heard.iter().any(|h| matches!(h, Heard::Client(_))) {
+            return Ok(());
+        }
+        attach::print(out, server, heard, self.security.tls.is_some())
+    }
+
+    /// Serves until a signal, or until the last client of a server that has but one.
+    fn serve(&self, server: &Arc<Server>, heard: Vec<Heard>) -> anyhow::Result<()> {
+        let (mut listeners, mut clients): (Vec<Listener>, _) = (Vec::new(), Vec::new());
+        for one in heard {
+            match one {
+                Heard::Listener { listener, .. } => listeners.push(listener),
+                Heard::Client(socket) => clients.push(socket),
+            }
+        }
+        let last_ends = listeners.is_empty();
+        clients.into_iter().for_each(|socket| server.welcome(socket));
+        let accepting = Arc::clone(server);
+        let accept = std::thread::spawn(move || accepting.listen(&listeners));
+        if let Some(path) = &self.pid_file {
+            ready::write_pid(path)?;
+        }
+        ready::notify();
+        let mut live = live::Live::new(self.quiet);
+        while !server.is_stopping() && !accept.is_finished() {
+            std::thread::sleep(GLANCE);
+            if signal::is_interrupted() || (last_ends && server.is_deserted()) {
+                server.stop();
+            }
+            if signal::is_asked() {
+                eprintln!("{}", serde_json::to_string(&live::report(server.counters()))?);
+            }
+            live.show(server.counters());
+        }
+        server.stop();
+        let accepted = accept.join().map_err(|_| anyhow::anyhow!("accepting clients failed"))?;
+        Ok(accepted?)
+    }
+}
+
+/// What a disk is called where nobody has named it: as its file is, without the ending.
+fn file_name(spec: &Spec) -> String {
+    let name = match &spec.location {
+        Location::File(path) => path.file_stem().map(|name| name.to_string_lossy().into_owned()),
+        _ => None,
+    };
+    name.unwrap_or_else(|| spec.location.to_string())
+}

@@ -1,0 +1,128 @@
+//! Where clients come from, and telling that they may.
+
+use anyhow::{Context, bail};
+use portolan::serve::Listener;
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+
+/// The first of the descriptors that a service manager hands over.
+const FIRST_INHERITED: i32 = 3;
+
+/// The most that are taken.
+const MOST_INHERITED: i32 = 64;
+
+/// What is heard.
+pub(super) enum Heard {
+    /// A socket that clients connect to.
+    Listener {
+        listener: Listener,
+        /// How they do.
+        address: Address,
+    },
+    /// A client that is connected already.
+    Client(OwnedFd),
+}
+
+/// How clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    Unix(PathBuf),
+    Tcp(String, u16),
+    /// Only the service manager knows.
+    Inherited,
+}
+
+/// Listens on an address the user gave.
+pub(super) fn listen(address: &str, may_be_remote: bool) -> anyhow::Result<Heard> {
+    if address == "stdio" {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
+        return client(socket)
+            .context("standard input is to be the client, as inetd or a `[ ... ]` of nbdcopy has it");
+    }
+    if let Some(path) = address.strip_prefix("unix:") {
+        return unix(Path::new(path));
+    }
+    let Some(rest) = address.strip_prefix("tcp:") else {
+        bail!("{address:?} is no address: unix:PATH, tcp:HOST:PORT, tcp:PORT or stdio");
+    };
+    let (host, port) = rest.rsplit_once(':').unwrap_or(("localhost", rest));
+    let number: u16 = port.parse().with_context(|| format!("{port:?} is no port"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let listener = Listener::tcp(host, number, may_be_remote)?;
+    let port = listener.port().unwrap_or(number);
+    Ok(Heard::Listener { listener, address: Address::Tcp(host.to_owned(), port) })
+}
+
+fn unix(path: &Path) -> anyhow::Result<Heard> {
+    let listener = Listener::unix(path)?;
+    let whole = std::path::absolute(path)?;
+    Ok(Heard::Listener { listener, address: Address::Unix(whole) })
+}
+
+/// A socket of our own, where nobody said otherwise.
+pub(super) fn own_socket() -> anyhow::Result<Heard> {
+    let dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
+    let dir = dir.unwrap_or_else(std::env::temp_dir);
+    unix(&dir.join(format!("portolan-{}.sock", std::process::id())))
+}
+
+/// What a service manager hands over: sockets that listen, or one that is connected.
+pub(super) fn inherited() -> anyhow::Result<Vec<Heard>> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
+    if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
+        return Ok(Vec::new());
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0);
+    if !(0..=MOST_INHERITED).contains(&count) {
+        bail!("LISTEN_FDS is {count}: at most {MOST_INHERITED} sockets are taken");
+    }
+    let mut heard = Vec::new();
+    for number in FIRST_INHERITED..FIRST_INHERITED + count {
+        // SAFETY: whoever sets LISTEN_PID to this process gives it these descriptors, and nothing else here has
+        // opened any by number.
+        let socket = unsafe { OwnedFd::from_raw_fd(number) };
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)
+            .with_context(|| format!("descriptor {number}, of LISTEN_FDS"))?;
+        heard.push(if rustix::net::sockopt::socket_acceptconn(&socket)? {
+            Heard::Listener { listener: Listener::inherited(socket)?, address: Address::Inherited }
+        } else {
+            client(socket)?
+        });
+    }
+    Ok(heard)
+}
+
+fn client(socket: OwnedFd) -> anyhow::Result<Heard> {
+    rustix::net::sockopt::socket_type(&socket).context("it is no socket")?;
+    Ok(Heard::Client(socket))
+}
+
+/// Writes the number of this process to a file, which is there only with the number in it.
+pub(super) fn write_pid(path: &Path) -> anyhow::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(OsString::from(".new"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new);
+    let file = file.as_mut().map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+    writeln!(file, "{}", std::process::id())?;
+    std::fs::rename(&new, path).with_context(|| format!("{}", path.display()))
+}
+
+/// Tells a service manager that clients may connect.
+pub(super) fn notify() {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        path => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(path)),
+    };
+    let told = UnixDatagram::unbound()
+        .and_then(|socket| address.and_then(|address| socket.send_to_addr(b"READY=1\n", &address)));
+    if let Err(e) = told {
+        eprintln!("portolan: the service manager could not be told that this is ready: {e}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Serving disks to others: what is offered under which name, and what lies on top of it.
+
+use crate::create::{Request as New, create};
+use crate::open::Map;
+use crate::{Format, Gate, Image, Location, Opened, Options, Spec, Watch, open};
+use chart::{Error, Kind, Result, Run};
+use format::qcow2::DirtyMap;
+use serve::{Dirt, Export};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use serve::nbd::{Config, Limits, Listener, Server, tls::Tls};
+pub use serve::{Counters, counters};
+
+/// What takes the writes of clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Top {
+    /// The disk itself.
+    #[default]
+    Itself,
+    /// Nothing: the disk is read only.
+    Nothing,
+    /// A qcow2 overlay in this file, which is made where it is not there; the disk itself is only read.
+    Overlay(PathBuf),
+    /// An overlay that is gone when the server ends.
+    Temporary,
+}
+
+/// How a disk is offered.
+#[derive(Clone, Debug, Default)]
+pub struct Offer {
+    /// As which export.
+    pub name: String,
+    /// What takes writes.
+    pub top: Top,
+    /// The dirty bitmaps that clients are told.
+    pub bitmaps: Vec<String>,
+    /// Whether clients may ask where ranges live.
+    pub places: bool,
+}
+
+/// A disk that is open to be served.
+pub struct Offered {
+    /// To be given to a [`Server`].
+    pub export: Export,
+    /// To be closed when that has finished.
+    pub opened: Opened,
+    /// Why it can only be read, where nobody has asked for that.
+    pub read_only: Option<Error>,
+}
+
+/// Opens a disk to be served.
+pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) -> Result<Offered> {
+    let reading = Options { writable: false, ..options.clone() };
+    let writing = Options { writable: true, ..options.clone() };
+    let (opened, read_only) = match &offer.top {
+        Top::Nothing => (open(spec, &reading)?, None),
+        Top::Itself => match open(spec, &writing) {
+            // What is read-only by its nature is served so; what only looks so by accident is an error.
+            Err(e) if e.kind() == Kind::ReadOnly => (open(spec, &reading)?, Some(e)),
+            opened => (opened?, None),
+        },
+        Top::Overlay(path) => (overlay(spec, path, options, watch)?, None),
+        Top::Temporary => (temporary(spec, options, watch)?, None),
+    };
+    let mut export = Export::new(offer.name.clone(), Arc::clone(&opened.disk));
+    export.description = format!("{} ({})", spec.location, opened.image.format);
+    export.places = offer.places;
+    for name in &offer.bitmaps {
+        export.dirt.push(bitmap(&opened, name, export.writable)?);
+    }
+    Ok(Offered { export, opened, read_only })
+}
+
+/// Opens the overlay of `spec` at `path`, or makes it.
+fn overlay(spec: &Spec, path: &Path, options: &Options, watch: Watch<'_>) -> Result<Opened> {
+    let is_new = !path.exists();
+    if is_new {
+        make_overlay(spec, path, options, watch)?;
+    }
+    let named =
+        Spec { format: Some(Format::Qcow2.name().to_owned()), ..Spec::of(Location::File(path.to_owned())) };
+    let gate = gate(spec, &options.gate);
+    let opened = open(&named, &Options { writable: true, gate, ..options.clone() })?;
+    if !is_new {
+        stands_on(&opened.image, spec, options)?;
+    }
+    Ok(opened)
+}
+
+/// What an overlay may name: what the user allows, and the disk they have named themselves.
+fn gate(spec: &Spec, gate: &Gate) -> Gate {
+    match &spec.location {
+        Location::File(path) => {
+            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            gate.clone().allow(&parent.to_owned())
+        }
+        _ => Gate::any(),
+    }
+}
+
+fn make_overlay(spec: &Spec, path: &Path, options: &Options, watch: Watch<'_>) -> Result<()> {
+    let (backing, format) = {
+        let base = open(spec, options)?;
+        let whole = base.image.path().map(std::fs::canonicalize).transpose()?;
+        let name = whole.map_or_else(|| spec.location.to_string(), |path| path.display().to_string());
+        (name, base.image.format.name().to_owned())
+    };
+    let request = New {
+        size: None,
+        backing: Some(backing),
+        backing_format: Some(format),
+        gate: gate(spec, &options.gate),
+        ..New::of(Format::Qcow2, 0)
+    };
+    create(path, &request, watch).map(drop)
+}
+
+/// An overlay that is there already must be one of the disk that is to be served.
+fn stands_on(image: &Image, spec: &Spec, options: &Options) -> Result<()> {
+    let base = open(spec, options)?;
+    let below = image.below.as_ref().map(|below| below.container.identity());
+    if below.as_ref() == Some(&base.image.container.identity()) {
+        return Ok(());
+    }
+    let what = format!("it is there already, and is no overlay of {}", spec.location);
+    Err(Error::conflict(what).in_path(image.spec.location.to_string()))
+}
+
+/// An overlay in a file that loses its name as soon as it is open.
+fn temporary(spec: &Spec, options: &Options, watch: Watch<'_>) -> Result<Opened> {
+    let path = temporary_path();
+    let opened = overlay(spec, &path, options, watch);
+    // Where it was made; the name is our own, so it is nobody else's.
+    if path.exists() {
+        std::fs::remove_file(&path)?;
+    }
+    opened
+}
+
+fn temporary_path() -> PathBuf {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let large = Path::new("/var/tmp");
+    let asked = std::env::var_os("TMPDIR").map(PathBuf::from);
+    let dir = asked.or_else(|| large.is_dir().then(|| large.to_owned())).unwrap_or_else(std::env::temp_dir);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    dir.join(format!("portolan-{}-{number}.qcow2", std::process::id()))
+}
+
+/// A dirty bitmap, as it was when the server began.
+struct Marked {
+    name: String,
+    map: DirtyMap,
+}
+
+impl Dirt for Marked {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn dirt_at(&self, at: u64, want: u64) -> Result<Run> {
+        let (data, len) = self.map.run(at, want);
+        Ok(Run { len, data })
+    }
+}
+
+fn bitmap(opened: &Opened, name: &str, writable: bool) -> Result<Arc<dyn Dirt>> {
+    let image = &opened.image;
+    let Map::Qcow2(map) = &image.map else {
+        return Err(Error::unsupported(format!("a {} disk has no bitmaps", image.format)));
+    };
+    let bitmaps = map.bitmaps()?;
+    let found = bitmaps.iter().find(|b| b.name == name);
+    let found = found.ok_or_else(|| Error::not_found(format!("there is no bitmap {name:?}")))?;
+    if writable && found.is_auto() {
+        let what =
+            format!("the bitmap {name:?} follows writes, and what clients are told must stay as it is");
+        return Err(Error::conflict(what));
+    }
+    Ok(Arc::new(Marked { name: name.to_owned(), map: map.dirty_map(name)? }))
+}

@@ -1,0 +1,245 @@
+//! Carrying requests out: on the connection's own thread with `Wait::Never`, or on a proxy with `Wait::Allowed`.
+
+use super::buffer::Output;
+use super::failure::{Failure, Stop};
+use super::limits::{IN_PLACE, Limits, PIECE, UNFLUSHED};
+use super::reply::{self, Chunks};
+use super::session::Session;
+use super::status;
+use crate::counters::Tally;
+use chart::{LeafPlace, Purpose, SetMode, To, Wait};
+use io::nbd::wire::{Code, Command, CommandFlags, Headers, Request};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A run of zeros shorter than this is sent as data: a chunk costs both sides more.
+const HOLE_MIN: u64 = 512;
+
+/// How often a read that a write came into is tried again before it keeps writes off.
+const READ_TRIES: usize = 3;
+
+/// What a request for caching reads at a time.
+const CACHE_STEP: u64 = 1 << 20;
+
+/// One request, with what it is carried out on and with.
+pub(super) struct Act<'a> {
+    pub(super) session: &'a Session,
+    pub(super) limits: &'a Limits,
+    pub(super) request: &'a Request,
+    pub(super) payload: &'a [u8],
+    pub(super) wait: Wait,
+}
+
+impl Act<'_> {
+    /// Carries it out and appends the reply. `false`, and nothing is appended, if it would have to wait.
+    pub(super) fn answer(&self, out: &mut Output, tally: &mut Tally) -> bool {
+        let mark = out.len();
+        let failure = match self.run(out, tally) {
+            Ok(()) => return true,
+            Err(Stop::WouldBlock) if self.wait == Wait::Never => {
+                out.cut(mark);
+                return false;
+            }
+            Err(Stop::WouldBlock) => Failure { code: Code::EIO, message: "it would have to wait".to_owned() },
+            Err(Stop::Failed(failure)) => failure,
+        };
+        out.cut(mark);
+        tally.errors = tally.errors.saturating_add(1);
+        reply::failure(self.session.headers, self.request, &failure, out);
+        true
+    }
+
+    fn run(&self, out: &mut Output, tally: &mut Tally) -> Result<(), Stop> {
+        self.check()?;
+        match self.request.command {
+            Command::READ => return self.read(out, tally),
+            Command::WRITE => self.write()?,
+            Command::BLOCK_STATUS => {
+                self.must_wait()?;
+                return status::answer(self.session, self.request, self.payload, out);
+            }
+            Command::FLUSH => {
+                self.must_wait()?;
+                self.session.export.flush()?;
+            }
+            Command::TRIM => self.set(To::Hole)?,
+            Command::WRITE_ZEROES => self.set(To::Zero)?,
+            Command::CACHE => self.cache(out)?,
+            other => {
+                return Err(Stop::refused(Code::EINVAL, format!("{other} is not a command of this server")));
+            }
+        }
+        reply::success(self.session.headers, self.request, out);
+        Ok(())
+    }
+
+    fn must_wait(&self) -> Result<(), Stop> {
+        if self.wait == Wait::Never { Err(Stop::WouldBlock) } else { Ok(()) }
+    }
+
+    fn has(&self, flag: CommandFlags) -> bool {
+        self.request.flags.has(flag)
+    }
+
+    /// The flags this command may carry.
+    fn allowed(&self) -> CommandFlags {
+        let extended = self.session.headers == Headers::Extended;
+        let own = match self.request.command {
+            Command::READ => CommandFlags::DF.only_if(self.session.headers != Headers::Simple),
+            Command::WRITE => CommandFlags::PAYLOAD_LEN.only_if(extended),
+            Command::WRITE_ZEROES => CommandFlags::NO_HOLE | CommandFlags::FAST_ZERO,
+            Command::BLOCK_STATUS => CommandFlags::REQ_ONE | CommandFlags::PAYLOAD_LEN.only_if(extended),
+            _ => CommandFlags::NONE,
+        };
+        // FUA may come with every command, and says nothing where nothing is written.
+        own | CommandFlags::FUA
+    }
+
+    fn check(&self) -> Result<(), Stop> {
+        let Request { flags, command, offset, len, .. } = *self.request;
+        if !self.allowed().has(flags) {
+            return Err(Stop::refused(Code::EINVAL, format!("{command} takes no flags {:#x}", flags.0)));
+        }
+        let writes = matches!(command, Command::WRITE | Command::WRITE_ZEROES | Command::TRIM);
+        if writes && !self.session.export.writable {
+            return Err(Stop::refused(Code::EPERM, "this export is read-only"));
+        }
+        let paid = u64::try_from(self.payload.len()) == Ok(len);
+        if command == Command::WRITE && !paid {
+            return Err(Stop::refused(Code::EINVAL, "a write without its payload"));
+        }
+        if command == Command::READ && len > u64::from(self.limits.request) {
+            let most = self.limits.request;
+            return Err(Stop::refused(
+                Code::EINVAL,
+                format!("{len} bytes are more than the {most} of one request"),
+            ));
+        }
+        let ranged = !matches!(command, Command::FLUSH) && !self.has(CommandFlags::PAYLOAD_LEN) || paid;
+        let size = self.session.export.disk.len();
+        if ranged && offset.checked_add(len).is_none_or(|end| end > size) {
+            let grows = matches!(command, Command::WRITE | Command::WRITE_ZEROES);
+            let code = if grows { Code::ENOSPC } else { Code::EINVAL };
+            let what = format!("{len} bytes from byte {offset} on reach past the end, {size}");
+            return Err(Stop::refused(code, what));
+        }
+        Ok(())
+    }
+
+    /// Reads, so that what is read is of one moment.
+    fn read(&self, out: &mut Output, tally: &mut Tally) -> Result<(), Stop> {
+        let Request { offset, len, .. } = *self.request;
+        let export = &self.session.export;
+        if !export.writable {
+            return self.read_once(out);
+        }
+        let mark = out.len();
+        for _ in 0..READ_TRIES {
+            let Some(glance) = export.order.glance(offset, len) else { break };
+            self.read_once(out)?;
+            if export.order.is_same(&glance) {
+                return Ok(());
+            }
+            tally.again = tally.again.saturating_add(1);
+            out.cut(mark);
+        }
+        self.must_wait()?;
+        let _held = export.order.hold(offset, len);
+        self.read_once(out)
+    }
+
+    fn read_once(&self, out: &mut Output) -> Result<(), Stop> {
+        if self.request.len == 0 {
+            reply::success(self.session.headers, self.request, out);
+            return Ok(());
+        }
+        if self.session.headers != Headers::Simple {
+            return self.read_chunks(out);
+        }
+        reply::simple_data(self.request, out);
+        let into = out.room(usize::try_from(self.request.len).unwrap_or(0));
+        Ok(self.session.export.disk.read_at(self.request.offset, into, self.wait)?)
+    }
+
+    fn read_chunks(&self, out: &mut Output) -> Result<(), Stop> {
+        let disk = &self.session.export.disk;
+        let whole = self.has(CommandFlags::DF);
+        let mut chunks = Chunks::new(self.session.headers, self.request, out);
+        let _pin = disk.pin();
+        while chunks.missing() > 0 {
+            let leaf = disk.leaf(chunks.at(), chunks.missing(), self.wait, Purpose::Read)?;
+            let zero = matches!(leaf.place, LeafPlace::Hole | LeafPlace::Zero);
+            match u32::try_from(leaf.len) {
+                Ok(len) if zero && !whole && leaf.len >= HOLE_MIN => chunks.hole(len),
+                _ => leaf.place.read(chunks.data(usize::try_from(leaf.len).unwrap_or(0)), self.wait)?,
+            }
+        }
+        chunks.close();
+        Ok(())
+    }
+
+    fn write(&self) -> Result<(), Stop> {
+        let export = &self.session.export;
+        let Request { offset, len, .. } = *self.request;
+        if self.wait == Wait::Never {
+            let near = export.in_place
+                && self.payload.len() <= IN_PLACE
+                && !self.has(CommandFlags::FUA)
+                && export.unflushed.load(Relaxed) < UNFLUSHED;
+            if !near {
+                return Err(Stop::WouldBlock);
+            }
+            let Some(_held) = export.order.try_hold(offset, len) else { return Err(Stop::WouldBlock) };
+            export.disk.overwrite_at(offset, self.payload)?;
+            export.unflushed.fetch_add(len, Relaxed);
+            return Ok(());
+        }
+        let held = export.order.hold(offset, len);
+        export.disk.write_at(offset, self.payload, Wait::Allowed)?;
+        drop(held);
+        self.make_durable()
+    }
+
+    fn make_durable(&self) -> Result<(), Stop> {
+        if self.has(CommandFlags::FUA) {
+            self.session.export.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Trims, or writes zeroes.
+    fn set(&self, to: To) -> Result<(), Stop> {
+        self.must_wait()?;
+        let export = &self.session.export;
+        let may_unmap = to == To::Hole || !self.has(CommandFlags::NO_HOLE);
+        let mode = SetMode { may_unmap, fast_only: self.has(CommandFlags::FAST_ZERO) };
+        let end = self.request.offset.saturating_add(self.request.len);
+        // Fast or not at all: whether that is so has to be known of the whole before any of it is changed.
+        let piece = if mode.fast_only { u64::MAX } else { PIECE };
+        let mut at = self.request.offset;
+        while at < end {
+            let next =
+                at.checked_div(piece).and_then(|n| n.checked_add(1)).and_then(|n| n.checked_mul(piece));
+            let len = next.unwrap_or(u64::MAX).min(end).saturating_sub(at);
+            let _held = export.order.hold(at, len);
+            export.disk.set(at, len, to, mode)?;
+            at = at.saturating_add(len);
+        }
+        self.make_durable()
+    }
+
+    /// Reads what will be wanted, so that it is at hand then. At most what one read may be: it is only advice.
+    fn cache(&self, out: &mut Output) -> Result<(), Stop> {
+        self.must_wait()?;
+        let mark = out.len();
+        let end = self.request.offset.saturating_add(self.request.len.min(u64::from(self.limits.request)));
+        let mut at = self.request.offset;
+        while at < end {
+            let len = end.saturating_sub(at).min(CACHE_STEP);
+            let into = out.room(usize::try_from(len).unwrap_or(0));
+            self.session.export.disk.read_at(at, into, Wait::Allowed)?;
+            out.cut(mark);
+            at = at.saturating_add(len);
+        }
+        Ok(())
+    }
+}

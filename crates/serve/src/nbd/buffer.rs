@@ -1,0 +1,113 @@
+//! The two buffers of a connection's thread, which are never cleared between requests.
+
+/// How large a buffer for replies may stay between batches.
+const KEEP: usize = 1 << 20;
+
+/// Memory is asked for in multiples of this.
+const STEP: usize = 64 << 10;
+
+/// Replies under way: headers and data, one after another.
+#[derive(Default)]
+pub(super) struct Output {
+    /// All of it initialised, so that room in it costs nothing the second time.
+    bytes: Vec<u8>,
+    used: usize,
+    head: Vec<u8>,
+}
+
+impl Output {
+    /// How much is in it.
+    pub(super) fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Forgets what came after it was `len` long.
+    pub(super) fn cut(&mut self, len: usize) {
+        self.used = self.used.min(len);
+    }
+
+    /// What is in it.
+    pub(super) fn filled(&self) -> &[u8] {
+        self.bytes.get(..self.used).unwrap_or_default()
+    }
+
+    /// The next `len` bytes, to be written by the caller: they hold anything now.
+    pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
+        let (from, to) = (self.used, self.used.saturating_add(len));
+        if self.bytes.len() < to {
+            self.bytes.resize(to.next_multiple_of(STEP), 0);
+        }
+        self.used = to;
+        self.bytes.get_mut(from..to).unwrap_or_default()
+    }
+
+    /// Appends what `write` appends.
+    pub(super) fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        write(&mut head);
+        self.room(head.len()).copy_from_slice(&head);
+        self.head = head;
+    }
+
+    /// Overwrites what is at `at` with what `write` appends.
+    pub(super) fn patch(&mut self, at: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let used = std::mem::replace(&mut self.used, at);
+        self.put(write);
+        self.used = used.max(self.used);
+    }
+
+    /// Takes the bytes out, with their length; what is left begins anew.
+    pub(super) fn take(&mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.bytes), std::mem::take(&mut self.used))
+    }
+
+    /// Begins anew, and lets go of memory that only a rare request needs.
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+        if self.bytes.len() > KEEP {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+/// What was received and not parsed yet.
+pub(super) struct Input {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    /// Room for `len` bytes.
+    pub(super) fn new(len: usize) -> Self {
+        Input { bytes: std::iter::repeat_n(0, len).collect(), start: 0, end: 0 }
+    }
+
+    /// What is in it.
+    pub(super) fn filled(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// The first `len` bytes were parsed.
+    pub(super) fn eat(&mut self, len: usize) {
+        self.start = self.start.saturating_add(len).min(self.end);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Where the next bytes go: at least `least` of them, as far as the whole has room for that.
+    pub(super) fn space(&mut self, least: usize) -> &mut [u8] {
+        if self.bytes.len().saturating_sub(self.end) < least {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end.saturating_sub(self.start));
+        }
+        self.bytes.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// `len` bytes were received into that.
+    pub(super) fn filled_by(&mut self, len: usize) {
+        self.end = self.end.saturating_add(len).min(self.bytes.len());
+    }
+}

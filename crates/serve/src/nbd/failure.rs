@@ -1,0 +1,57 @@
+//! What a failure is called on the wire. The one place where a [`Kind`] becomes an NBD code.
+
+use chart::{Error, Kind};
+use io::nbd::wire::Code;
+
+/// Why a request was not answered with success.
+pub(super) enum Stop {
+    /// It would have to wait: it belongs into the array.
+    WouldBlock,
+    /// It failed.
+    Failed(Failure),
+}
+
+/// How a request failed.
+pub(super) struct Failure {
+    /// On the wire.
+    pub(super) code: Code,
+    /// For a person.
+    pub(super) message: String,
+}
+
+impl Stop {
+    /// A request that makes no sense or is not allowed.
+    #[cold]
+    pub(super) fn refused(code: Code, message: impl Into<String>) -> Self {
+        Stop::Failed(Failure { code, message: message.into() })
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(e: Error) -> Self {
+        if e.is_would_block() { Stop::WouldBlock } else { Stop::Failed(Failure::from(&e)) }
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(e: &Error) -> Self {
+        Failure { code: code(e.kind()), message: e.to_string() }
+    }
+}
+
+fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::Invalid => Code::EINVAL,
+        Kind::Denied | Kind::ReadOnly | Kind::Fenced => Code::EPERM,
+        Kind::NoSpace => Code::ENOSPC,
+        Kind::Unsupported => Code::ENOTSUP,
+        // The request's own range was checked before: what is out of range now is the chart's fault.
+        Kind::OutOfRange
+        | Kind::NotFound
+        | Kind::Corrupt
+        | Kind::Conflict
+        | Kind::Unavailable
+        | Kind::WouldBlock
+        | Kind::Io => Code::EIO,
+    }
+}

@@ -1,0 +1,56 @@
+//! The limits of a server. Everything a client can make grow has one.
+
+use io::nbd::wire::PAYLOAD_MAX;
+use std::time::Duration;
+
+/// How much of a trim or of a write of zeroes is carried out as one: what others have to wait for.
+pub const PIECE: u64 = 256 << 20;
+
+/// The most extents that one block status reply holds for one context.
+pub const STATUS_EXTENTS: usize = 16 << 10;
+
+/// How many options a client may send in one handshake.
+pub const OPTIONS: usize = 256;
+
+/// How many replies' bytes are gathered before they are sent, while there are more requests to answer.
+pub const BATCH: usize = 256 << 10;
+
+/// The longest write that a connection's own thread carries out.
+pub const IN_PLACE: usize = 64 << 10;
+
+/// How much may be written in place on connections' threads between two flushes. Beyond it the system will soon
+/// make writers wait for the disk, and that is for proxies to do.
+pub const UNFLUSHED: u64 = 64 << 20;
+
+/// What a server's owner may set.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The longest read or write.
+    pub request: u32,
+    /// How many requests of one connection may be in the array or with a proxy.
+    pub in_flight: usize,
+    /// How many bytes those may hold: payloads on their way in, replies on their way out.
+    pub in_flight_bytes: u64,
+    /// How many connections there may be.
+    pub connections: usize,
+    /// How long a handshake may take, TLS included.
+    pub handshake: Duration,
+    /// How long a connection may be silent with nothing under way; forever where none is given.
+    pub idle: Option<Duration>,
+    /// How long clients are given to take their replies when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            request: PAYLOAD_MAX,
+            in_flight: 256,
+            in_flight_bytes: 64 << 20,
+            connections: 256,
+            handshake: Duration::from_secs(10),
+            idle: None,
+            drain: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Where clients come from: a unix socket, a port, or sockets that a service manager has opened.
+
+use chart::{Error, Result, ResultExt as _};
+use rustix::net::{AddressFamily, getsockname};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// A socket that clients connect to.
+pub struct Listener {
+    socket: Socket,
+    /// What to remove when it closes.
+    path: Option<PathBuf>,
+}
+
+enum Socket {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// A unix socket at this path. One that a dead server left there is replaced; one in use is not.
+    pub fn unix(path: &Path) -> Result<Listener> {
+        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+        if is_socket {
+            if UnixStream::connect(path).is_ok() {
+                return Err(Error::conflict("another server listens there").in_path(path));
+            }
+            std::fs::remove_file(path).in_path(path)?;
+        }
+        let socket = UnixListener::bind(path).in_path(path)?;
+        let listener = Listener { socket: Socket::Unix(socket), path: Some(path.to_owned()) };
+        listener.ready()
+    }
+
+    /// A port. Anything but this machine itself is reached in the clear, so that has to be allowed.
+    pub fn tcp(host: &str, port: u16, may_be_remote: bool) -> Result<Listener> {
+        let during = || format!("listening on {host} port {port}");
+        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().during(during)?.collect();
+        if let Some(remote) = addresses.iter().find(|a| !a.ip().is_loopback() && !may_be_remote) {
+            let what = format!(
+                "{} can be reached from other machines, and without TLS so can the disk",
+                remote.ip()
+            );
+            return Err(Error::new(chart::Kind::Denied, what));
+        }
+        let socket = TcpListener::bind(&*addresses).during(during)?;
+        Listener { socket: Socket::Tcp(socket), path: None }.ready()
+    }
+
+    /// Takes over a listening socket that somebody else has opened.
+    pub fn inherited(socket: OwnedFd) -> Result<Listener> {
+        let during = || "a socket of the service manager".to_owned();
+        let address = getsockname(&socket).map_err(std::io::Error::from).during(during)?;
+        let socket = match address.address_family() {
+            AddressFamily::UNIX => Socket::Unix(UnixListener::from(socket)),
+            AddressFamily::INET | AddressFamily::INET6 => Socket::Tcp(TcpListener::from(socket)),
+            _ => return Err(Error::unsupported("a socket that is neither a unix nor a TCP one")),
+        };
+        Listener { socket, path: None }.ready()
+    }
+
+    /// Accepting must never wait: a client may have gone between the poll and the accept.
+    fn ready(self) -> Result<Listener> {
+        match &self.socket {
+            Socket::Unix(socket) => socket.set_nonblocking(true),
+            Socket::Tcp(socket) => socket.set_nonblocking(true),
+        }
+        .during(|| "listening".to_owned())?;
+        Ok(self)
+    }
+
+    /// The port, where it is one.
+    pub fn port(&self) -> Option<u16> {
+        match &self.socket {
+            Socket::Unix(_) => None,
+            Socket::Tcp(socket) => socket.local_addr().ok().map(|a| a.port()),
+        }
+    }
+
+    /// The next client, if one is there.
+    pub(super) fn accept(&self) -> std::io::Result<Option<OwnedFd>> {
+        let accepted = match &self.socket {
+            Socket::Unix(socket) => socket.accept().map(|(stream, _)| OwnedFd::from(stream)),
+            Socket::Tcp(socket) => socket.accept().map(|(stream, _)| {
+                // Only a matter of speed.
+                let _ = stream.set_nodelay(true);
+                OwnedFd::from(stream)
+            }),
+        };
+        match accepted {
+            Ok(socket) => Ok(Some(socket)),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionAborted => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Unix(socket) => socket.as_fd(),
+            Socket::Tcp(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({})", self.as_fd().as_raw_fd())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! One connection's thread: hears requests in batches, answers at once what is at hand, and puts the rest into the
+//! array.
+
+use super::act::Act;
+use super::buffer::{Input, Output};
+use super::conn::{Conn, Received};
+use super::limits::{BATCH, Limits};
+use super::reply;
+use super::session::Session;
+use crate::array::Array;
+use crate::counters::{Counters, Tally};
+use chart::{Error, Result, Wait};
+use io::nbd::wire::{Code, Command, Request};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How much is received at a time.
+const INPUT: usize = 64 << 10;
+
+/// How much room there is for that at the least.
+const INPUT_LEAST: usize = INPUT / 4;
+
+/// Longer payloads get memory of their own, and are received straight into it.
+const SMALL: usize = 32 << 10;
+
+/// A request for a proxy.
+pub(super) struct Job {
+    conn: Arc<Conn>,
+    session: Arc<Session>,
+    request: Request,
+    payload: Vec<u8>,
+    /// How many bytes of the connection's share it takes.
+    bytes: u64,
+    heard: Instant,
+}
+
+/// A connection past its handshake.
+pub(super) struct Talk<'s> {
+    conn: Arc<Conn>,
+    session: Arc<Session>,
+    limits: &'s Limits,
+    counters: &'s Counters,
+    array: &'s Array<Job>,
+    input: Input,
+    output: Output,
+    /// Where a long payload is received.
+    payload: Vec<u8>,
+    tally: Tally,
+    heard: Instant,
+}
+
+/// What became of looking for the next request.
+enum Next {
+    /// It was answered, or is in the array.
+    Done,
+    /// This many bytes of it are missing.
+    Missing(usize),
+    /// The client says goodbye.
+    Goodbye,
+}
+
+impl<'s> Talk<'s> {
+    /// Begins with nothing heard.
+    pub(super) fn new(
+        conn: &Arc<Conn>,
+        session: Session,
+        limits: &'s Limits,
+        counters: &'s Counters,
+        array: &'s Array<Job>,
+    ) -> Self {
+        Talk {
+            conn: Arc::clone(conn),
+            session: Arc::new(session),
+            limits,
+            counters,
+            array,
+            input: Input::new(INPUT),
+            output: Output::default(),
+            payload: Vec::new(),
+            tally: Tally::default(),
+            heard: Instant::now(),
+        }
+    }
+
+    /// Talks until the client goes, the server stops, or the protocol is broken. What is under way is finished.
+    pub(super) fn run(mut self) -> Result<()> {
+        self.conn.set_patience(self.limits.idle)?;
+        let talked = self.converse();
+        self.send();
+        let settled = self.conn.settle(self.limits.drain);
+        talked.and(settled)
+    }
+
+    fn converse(&mut self) -> Result<()> {
+        loop {
+            let missing = match self.next()? {
+                Next::Done => {
+                    if self.output.len() >= BATCH {
+                        self.send();
+                    }
+                    continue;
+                }
+                Next::Missing(missing) => missing,
+                Next::Goodbye => return Ok(()),
+            };
+            self.send();
+            if !self.hear(missing)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the next request out of what was received.
+    fn next(&mut self) -> Result<Next> {
+        let headers = self.session.headers;
+        let (have, head) = (self.input.filled().len(), headers.request_len());
+        let Some(bytes) = self.input.filled().get(..head) else {
+            return Ok(Next::Missing(head.saturating_sub(have)));
+        };
+        let request = Request::parse(headers, bytes)?;
+        let len = request.payload_len(headers);
+        if len > u64::from(self.limits.request) {
+            let what = format!("a payload of {len} bytes where {} are allowed", self.limits.request);
+            return Err(Error::invalid(what));
+        }
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        if len > SMALL {
+            self.input.eat(head);
+            return self.long(&request, len);
+        }
+        let whole = head.saturating_add(len);
+        if have < whole {
+            return Ok(Next::Missing(whole.saturating_sub(have)));
+        }
+        if request.command == Command::DISC {
+            return Ok(Next::Goodbye);
+        }
+        self.count(&request);
+        let payload = self.input.filled().get(head..whole).unwrap_or_default();
+        let act = Act {
+            session: &self.session,
+            limits: self.limits,
+            request: &request,
+            payload,
+            wait: Wait::Never,
+        };
+        if act.answer(&mut self.output, &mut self.tally) {
+            self.tally.at_once = self.tally.at_once.saturating_add(1);
+        } else {
+            let payload = payload.to_vec();
+            self.put(request, payload)?;
+        }
+        self.input.eat(whole);
+        Ok(Next::Done)
+    }
+
+    /// A request whose payload is long: received into memory of its own.
+    fn long(&mut self, request: &Request, len: usize) -> Result<Next> {
+        self.send();
+        let mut payload = std::mem::take(&mut self.payload);
+        payload.resize(len, 0);
+        let mut have = self.input.filled().len().min(len);
+        if let (Some(into), Some(from)) = (payload.get_mut(..have), self.input.filled().get(..have)) {
+            into.copy_from_slice(from);
+        }
+        self.input.eat(have);
+        while let Some(rest) = payload.get_mut(have..).filter(|rest| !rest.is_empty()) {
+            match self.conn.receive(rest, true)? {
+                Received::Bytes(more) => have = have.saturating_add(more),
+                Received::End => return Ok(Next::Goodbye),
+                Received::Nothing => return Err(silent()),
+            }
+        }
+        self.heard = Instant::now();
+        self.count(request);
+        let act = Act {
+            session: &self.session,
+            limits: self.limits,
+            request,
+            payload: &payload,
+            wait: Wait::Never,
+        };
+        if act.answer(&mut self.output, &mut self.tally) {
+            self.tally.at_once = self.tally.at_once.saturating_add(1);
+            self.payload = payload;
+        } else {
+            self.put(*request, payload)?;
+        }
+        Ok(Next::Done)
+    }
+
+    fn count(&mut self, request: &Request) {
+        let tally = &mut self.tally;
+        let (kind, bytes) = match request.command {
+            Command::READ => (&mut tally.reads, Some(&mut tally.bytes_read)),
+            Command::WRITE => (&mut tally.writes, Some(&mut tally.bytes_written)),
+            Command::FLUSH => (&mut tally.flushes, None),
+            Command::TRIM | Command::WRITE_ZEROES => (&mut tally.zeroes, None),
+            _ => (&mut tally.others, None),
+        };
+        *kind = kind.saturating_add(1);
+        if let Some(bytes) = bytes {
+            *bytes = bytes.saturating_add(request.len);
+        }
+    }
+
+    /// Puts a request into the array, when this connection may have one more under way.
+    fn put(&mut self, request: Request, payload: Vec<u8>) -> Result<()> {
+        let read = if request.command == Command::READ { request.len } else { 0 };
+        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX).saturating_add(read);
+        if !self.conn.has_room(bytes, self.limits) {
+            self.send();
+            self.conn.wait_for_room(bytes, self.limits)?;
+        }
+        self.tally.array = self.tally.array.saturating_add(1);
+        self.conn.begin(bytes);
+        let (conn, session) = (Arc::clone(&self.conn), Arc::clone(&self.session));
+        let job = Job { conn, session, request, payload, bytes, heard: self.heard };
+        if self.array.put(self.conn.client, job).is_err() {
+            self.conn.finish(bytes);
+            return Err(Error::unavailable("the server is shutting down"));
+        }
+        Ok(())
+    }
+
+    /// Sends the replies that are gathered, and tells what was counted.
+    fn send(&mut self) {
+        if self.output.len() > 0 {
+            self.conn.send(&mut self.output);
+            self.counters.at_once_latency.add(self.heard.elapsed(), self.tally.at_once);
+        }
+        self.tally.tell(self.counters);
+    }
+
+    /// Receives at least something, if `missing` bytes have room; `false` when there is no more to hear.
+    fn hear(&mut self, missing: usize) -> Result<bool> {
+        loop {
+            if self.conn.is_stopping() || self.conn.is_gone() {
+                return Ok(false);
+            }
+            if self.conn.has_pending() {
+                self.conn.wait(false, None)?;
+                continue;
+            }
+            // With nothing under way nothing can want this thread but its client.
+            let idle = self.conn.is_idle();
+            match self.conn.receive(self.input.space(missing.max(INPUT_LEAST)), idle)? {
+                Received::Bytes(len) => {
+                    self.input.filled_by(len);
+                    self.heard = Instant::now();
+                    return Ok(true);
+                }
+                Received::End => return Ok(false),
+                Received::Nothing if idle => return Err(silent()),
+                Received::Nothing => self.conn.wait(true, None)?,
+            }
+        }
+    }
+}
+
+fn silent() -> Error {
+    Error::unavailable("the client was silent for longer than it may be")
+}
+
+/// One proxy: carries requests out, and keeps a buffer between them.
+pub(super) struct Proxy {
+    pub(super) limits: Arc<Limits>,
+    pub(super) counters: Arc<Counters>,
+    output: Output,
+    tally: Tally,
+}
+
+impl Proxy {
+    /// With nothing done yet.
+    pub(super) fn new(limits: Arc<Limits>, counters: Arc<Counters>) -> Self {
+        Proxy { limits, counters, output: Output::default(), tally: Tally::default() }
+    }
+
+    /// Carries a request out and replies to it.
+    pub(super) fn act(&mut self, job: Job) {
+        // What nobody waits for need not be done: it was never acknowledged.
+        if !job.conn.is_gone() {
+            // A fault of ours in one request must not cost the others their proxy.
+            if catch_unwind(AssertUnwindSafe(|| self.answer(&job))).is_err() {
+                self.output = Output::default();
+                let message = "the server failed in an unforeseen way".to_owned();
+                let failure = super::failure::Failure { code: Code::EIO, message };
+                reply::failure(job.session.headers, &job.request, &failure, &mut self.output);
+            }
+            self.tally.proxy = 1;
+            job.conn.send_from_afar(&mut self.output);
+            self.counters.array_latency.add(job.heard.elapsed(), 1);
+            self.tally.tell(&self.counters);
+        }
+        drop(job.payload);
+        job.conn.finish(job.bytes);
+    }
+
+    fn answer(&mut self, job: &Job) {
+        let Job { session, request, payload, .. } = job;
+        let act = Act { session, limits: &self.limits, request, payload, wait: Wait::Allowed };
+        act.answer(&mut self.output, &mut self.tally);
+    }
+}
