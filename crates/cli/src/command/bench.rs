@@ -6,25 +6,28 @@ use crate::output::{Out, duration};
 use crate::progress::Bar;
 use anyhow::Context;
 use clap::ValueEnum;
+use portolan::Spec;
 use portolan::bench::{Hot, Load, Outcome, Pattern, bench};
 use portolan::size::{self, show};
-use portolan::{Spec, open};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
 
 /// Put a load on a disk and measure what it bears
 ///
-/// Requests of one size from as many threads as the depth says, for a time. The page cache is not emptied and not
+/// Requests of one size, as many at a time as the depth says, for a while. The page cache is not emptied and not
 /// avoided, unless --direct is given.
+///
+/// An export of an NBD server, where its bytes are the disk and there is no TLS, is loaded by few system calls for many
+/// requests, so that what is measured is the server. Everything else is loaded by a thread for each request.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     portolan bench disk.qcow2\n  \
     portolan bench --pattern sequential --size 1M --depth 4 disk.raw\n  \
-    portolan bench --hot 80/20 --depth 16 nbd+unix:///?socket=disk.sock --server-pid 4711\n  \
+    portolan bench --depth 32 'nbd+unix:///?socket=disk.sock' --server-pid 4711\n  \
     portolan bench --write --seconds 10 scratch.qcow2")]
 pub(crate) struct Args {
-    /// The disk
+    /// The disk: a path, an address, a snapshot of an image (see `portolan help spec`)
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     spec: Spec,
     /// Where requests go: random or sequential
@@ -36,9 +39,15 @@ pub(crate) struct Args {
     /// How long each request is
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "4k")]
     size: u64,
-    /// How many are under way at once
+    /// How many are under way at once, on each connection
     #[arg(long, value_name = "N", default_value_t = 1)]
     depth: usize,
+    /// How many connections to an NBD server
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    connections: usize,
+    /// Agree with an NBD server on structured replies
+    #[arg(long)]
+    structured: bool,
     /// For how long
     #[arg(long, value_name = "N", default_value_t = 5)]
     seconds: u64,
@@ -48,13 +57,16 @@ pub(crate) struct Args {
     /// Write: what the disk holds is lost
     #[arg(long)]
     write: bool,
-    /// Flush after every N writes of a thread
+    /// Check that what is read is what --write has written, with the same --size and --seed
+    #[arg(long, conflicts_with = "write")]
+    verify: bool,
+    /// Flush after every N writes of a connection or thread
     #[arg(long, value_name = "N", requires = "write")]
     flush_every: Option<u64>,
     /// Only in the first so many bytes
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     within: Option<u64>,
-    /// Where random places begin: the same seed asks for the same places
+    /// What places and written bytes begin from: the same seed, the same places and bytes
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Measure the processor time of this process too: the server
@@ -83,6 +95,8 @@ struct Measured {
     outcome: Outcome,
     /// The most memory this process ever had, in bytes.
     peak_rss: u64,
+    /// Processor time of this process for a request, in microseconds.
+    cpu_us_per_request: f64,
     /// Processor time of the server for a request, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     server_cpu_us_per_request: Option<f64>,
@@ -105,24 +119,29 @@ impl Args {
             operations: self.operations,
             write: self.write,
             flush_every: self.flush_every,
+            verify: self.verify,
             within: self.within,
             seed: self.seed,
+            connections: self.connections,
+            structured: self.structured,
         }
     }
 
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
-        let options = if self.write { self.access.writing() } else { self.access.reading() };
-        let opened = open(&self.input.apply(&self.spec), &options)?;
-        let before = self.server_pid.map(processor_time).transpose()?;
+        let (spec, options) = (self.input.apply(&self.spec), self.access.reading());
         let bar = Bar::new("loading", true);
-        let outcome = bar.watch(|watch| bench(&opened.disk, &self.load(), watch));
-        let after = self.server_pid.map(processor_time);
-        let outcome = opened.close_after(outcome)?;
-        let after = after.transpose()?;
-        let cpu =
-            before.zip(after).map(|(b, a)| (a - b).as_secs_f64() * 1e6 / outcome.operations.max(1) as f64);
-        let measured =
-            Measured { outcome, peak_rss: peak_rss().unwrap_or(0), server_cpu_us_per_request: cpu };
+        let before = (own_time(), self.server_pid.map(processor_time).transpose()?);
+        let outcome = bar.watch(|watch| bench(&spec, &options, &self.load(), watch))?;
+        let after = (own_time(), self.server_pid.map(processor_time).transpose()?);
+        let each = |before: Duration, after: Duration| {
+            after.saturating_sub(before).as_secs_f64() * 1e6 / outcome.operations.max(1) as f64
+        };
+        let measured = Measured {
+            outcome,
+            peak_rss: peak_rss().unwrap_or(0),
+            cpu_us_per_request: each(before.0, after.0),
+            server_cpu_us_per_request: before.1.zip(after.1).map(|(before, after)| each(before, after)),
+        };
         if self.json {
             out.json(&measured)?;
         } else {
@@ -135,7 +154,8 @@ impl Args {
         let o = &measured.outcome;
         let act = if self.write { "writes" } else { "reads" };
         let took = duration(Duration::from_secs_f64(o.seconds));
-        writeln!(out, "{} {act} of {} in {took}, {} at once", o.operations, show(self.size), self.depth)?;
+        let depth = self.depth * self.connections;
+        writeln!(out, "{} {act} of {} in {took}, {depth} at once", o.operations, show(self.size))?;
         writeln!(out, "  rate     {:.0} a second, {:.1} MB/s", o.iops, o.bytes_per_second / 1e6)?;
         let nanos = |n: u64| duration(Duration::from_nanos(n));
         let l = &o.latency;
@@ -148,7 +168,12 @@ impl Args {
             nanos(l.p999),
             nanos(l.max)
         )?;
-        writeln!(out, "  memory   {} at most", show(measured.peak_rss))?;
+        let cpu = measured.cpu_us_per_request;
+        writeln!(
+            out,
+            "  client   {cpu:.2} µs of processor time a request, {} at most",
+            show(measured.peak_rss)
+        )?;
         if let Some(cpu) = measured.server_cpu_us_per_request {
             writeln!(out, "  server   {cpu:.2} µs of processor time a request")?;
         }
@@ -163,16 +188,32 @@ fn peak_rss() -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
-/// How much processor time a process has had, in the kernel and outside.
+/// How much processor time this process has had.
+fn own_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    duration_of(time.tv_sec, time.tv_nsec)
+}
+
+/// How much processor time a process has had, in the kernel and outside, threads that have ended included.
 fn processor_time(pid: u32) -> anyhow::Result<Duration> {
-    let stat =
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("no process {pid}"))?;
-    // The second field is a name in brackets, which may hold anything.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = |i: usize| fields.split_whitespace().nth(i).and_then(|f| f.parse::<u64>().ok());
-    let (user, system) = ticks(11).zip(ticks(12)).context("an odd /proc/PID/stat")?;
-    // SAFETY: sysconf only reads a number.
-    let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    let hertz = u64::try_from(hertz).unwrap_or(100).max(1);
-    Ok(Duration::from_millis((user + system) * 1000 / hertz))
+    let none = || format!("no process {pid}");
+    let number = libc::pid_t::try_from(pid).ok().with_context(none)?;
+    let mut clock = 0;
+    // SAFETY: the pointer is to a live clockid_t, which is all that is written.
+    let failed = unsafe { libc::clock_getcpuclockid(number, &raw mut clock) };
+    if failed != 0 {
+        return Err(std::io::Error::from_raw_os_error(failed)).with_context(none);
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec, which is all that is written.
+    let failed = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    if failed != 0 {
+        return Err(std::io::Error::last_os_error()).with_context(none);
+    }
+    Ok(duration_of(time.tv_sec, time.tv_nsec))
+}
+
+fn duration_of(seconds: i64, nanos: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+        + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }

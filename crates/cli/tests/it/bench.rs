@@ -1,4 +1,32 @@
 use crate::run::Dir;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A server of somebody else's, killed when dropped.
+struct Server(Child);
+
+impl Server {
+    /// Starts one that will listen on the socket `s`: its path takes the place of `{}`.
+    fn start(dir: &Dir, tool: &str, args: &str) -> Server {
+        let mut command = Command::new(tool);
+        let args = args.replace("{}", &dir.join("s").display().to_string());
+        command.args(args.split(' ')).current_dir(dir.path()).stdin(Stdio::null());
+        let server = Server(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let began = Instant::now();
+        while std::os::unix::net::UnixStream::connect(dir.join("s")).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20), "{tool} does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 #[test]
 fn loads_are_measured() {
@@ -20,4 +48,36 @@ fn loads_are_measured() {
     }
     dir.fails("bench --size 1G disk.qcow2", &["requests"]);
     dir.fails("bench --write -f raw absent", &["absent"]);
+}
+
+#[test]
+fn servers_are_loaded() {
+    if !testkit::peer::require(&["qemu-img", "qemu-nbd", "nbdkit"]) {
+        return;
+    }
+    let servers = [
+        ("qemu-nbd", "-t -e 4 -k {} -f raw disk.raw"),
+        ("qemu-nbd", "-t -e 4 -k {} -f qcow2 disk.qcow2"),
+        ("nbdkit", "-f -U {} file disk.raw"),
+    ];
+    for (tool, args) in servers {
+        let dir = Dir::new();
+        dir.tool("qemu-img", "create -q -f raw disk.raw 16M");
+        dir.tool("qemu-img", "create -q -f qcow2 disk.qcow2 16M");
+        let server = Server::start(&dir, tool, args);
+        let pid = server.0.id();
+        let load = |more: &str| dir.ok(&format!("bench --json {more} nbd+unix:///?socket=s")).json();
+        let all = "--pattern sequential --operations 4096 --depth 32";
+        let wrote = load(&format!("{all} --write --flush-every 512 -f raw"));
+        assert_eq!(wrote["operations"], 4096, "{tool} {args}");
+        assert_eq!(wrote["flushes"], 8);
+        let read = load(&format!("--verify --seconds 1 --depth 64 --connections 3 --server-pid {pid}"));
+        assert!(read["operations"].as_u64().unwrap() > 1000, "{tool} {args}: {read}");
+        assert!(read["server-cpu-us-per-request"].as_f64().unwrap() > 0.0, "{read}");
+        assert!(read["cpu-us-per-request"].as_f64().unwrap() > 0.0, "{read}");
+        load(&format!("--verify {all} --structured -f raw"));
+        dir.fails("bench --verify --seed 2 nbd+unix:///?socket=s", &["not what was written"]);
+        // What may be an image of a format is written only as somebody says it is.
+        dir.fails("bench --write --operations 1 nbd+unix:///?socket=s", &["raw"]);
+    }
 }

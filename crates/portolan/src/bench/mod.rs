@@ -1,26 +1,35 @@
-//! A load on a disk, measured: requests of one size from some threads, for a time.
+//! A load on a disk, measured: requests of one size, for a time.
+//!
+//! There are two ways. The export of an NBD server is loaded by [`nbd`], which does so little for a request that what is
+//! measured is the server. Everything else is loaded as a [`chart::Disk`], by [`on_disk`].
 
+mod disk;
 mod histogram;
+mod nbd;
+mod pace;
 mod pattern;
+mod payload;
 #[cfg(test)]
 mod tests;
 
+pub use disk::on_disk;
 pub use pattern::{Hot, Pattern};
 
 use crate::watch::Watch;
-use chart::{Disk, Error, Result, Wait};
+use crate::{Format, Location, Options, Spec, open};
+use chart::{Error, Result};
 use histogram::Histogram;
-use pattern::Places;
 use serde::Serialize;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The largest request.
 pub const MAX_REQUEST: u64 = 64 << 20;
 
-/// The most requests at once.
+/// The most requests at once, on one connection where there are several.
 pub const MAX_DEPTH: usize = 1024;
+
+/// The most connections to a server.
+pub const MAX_CONNECTIONS: usize = 256;
 
 /// What load.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +38,7 @@ pub struct Load {
     pub pattern: Pattern,
     /// How long each is.
     pub size: u64,
-    /// How many are under way at once: each a thread of its own.
+    /// How many are under way at once: on each connection to an NBD server, else each in a thread of its own.
     pub depth: usize,
     /// For how long.
     pub time: Duration,
@@ -37,12 +46,19 @@ pub struct Load {
     pub operations: Option<u64>,
     /// Write rather than read. What the disk holds is lost.
     pub write: bool,
-    /// Flush after so many requests of a thread.
+    /// Flush after so many requests of a connection or thread.
     pub flush_every: Option<u64>,
+    /// Check that what is read is what the same load has written before, with the same size and seed.
+    pub verify: bool,
     /// Only in the first so many bytes of the disk.
     pub within: Option<u64>,
-    /// What random places begin from: the same seed asks for the same places.
+    /// What random places and what is written begin from: the same seed asks for the same places, and writes the
+    /// same bytes to the same place.
     pub seed: u64,
+    /// How many connections to an NBD server.
+    pub connections: usize,
+    /// Agree with an NBD server on structured replies.
+    pub structured: bool,
 }
 
 impl Default for Load {
@@ -55,9 +71,33 @@ impl Default for Load {
             operations: None,
             write: false,
             flush_every: None,
+            verify: false,
             within: None,
             seed: 1,
+            connections: 1,
+            structured: false,
         }
+    }
+}
+
+impl Load {
+    /// How many bytes of a disk of `len` bytes are loaded.
+    fn check(&self, len: u64) -> Result<u64> {
+        let len = self.within.unwrap_or(u64::MAX).min(len);
+        let most = MAX_REQUEST.min(len);
+        if self.size == 0 || self.size > most {
+            let what = format!("requests of {} bytes on {len}: from 1 to {most} are possible", self.size);
+            return Err(Error::invalid(what));
+        }
+        if self.depth == 0 || self.depth > MAX_DEPTH {
+            let what = format!("a depth of {}: from 1 to {MAX_DEPTH} is possible", self.depth);
+            return Err(Error::invalid(what));
+        }
+        if self.connections == 0 || self.connections > MAX_CONNECTIONS {
+            let what = format!("{} connections: from 1 to {MAX_CONNECTIONS} are possible", self.connections);
+            return Err(Error::invalid(what));
+        }
+        Ok(len)
     }
 }
 
@@ -65,8 +105,10 @@ impl Default for Load {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Outcome {
-    /// Requests done.
+    /// Requests done, without flushes.
     pub operations: u64,
+    /// Flushes done.
+    pub flushes: u64,
     /// Bytes read or written.
     pub bytes: u64,
     /// How long it took.
@@ -97,114 +139,59 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// What the threads share.
-struct Run<'a> {
-    disk: &'a Disk,
-    load: Load,
-    places: Places,
-    began: Instant,
-    left: AtomicU64,
-    over: AtomicBool,
-    watch: Watch<'a>,
+/// What one connection or thread has done.
+struct Tally {
+    histogram: Histogram,
+    flushes: u64,
 }
 
-/// Puts a load on a disk.
-pub fn bench(disk: &Disk, load: &Load, watch: Watch<'_>) -> Result<Outcome> {
-    let len = load.within.unwrap_or(u64::MAX).min(disk.len());
-    if load.size == 0 || load.size > MAX_REQUEST || load.size > len {
-        let what = format!("requests of {} bytes on {len}: from 1 to {MAX_REQUEST} are possible", load.size);
-        return Err(Error::invalid(what));
+impl Tally {
+    fn new() -> Tally {
+        Tally { histogram: Histogram::new(), flushes: 0 }
     }
-    if load.depth == 0 || load.depth > MAX_DEPTH {
-        return Err(Error::invalid(format!("a depth of {}: from 1 to {MAX_DEPTH} is possible", load.depth)));
+
+    fn add(&mut self, other: &Tally) {
+        self.histogram.add(&other.histogram);
+        self.flushes += other.flushes;
     }
-    let run = Run {
-        disk,
-        load: *load,
-        places: Places::new(load.pattern, len / load.size),
-        began: Instant::now(),
-        left: AtomicU64::new(load.operations.unwrap_or(u64::MAX)),
-        over: AtomicBool::new(false),
-        watch,
+
+    fn outcome(&self, load: &Load, took: Duration) -> Outcome {
+        let (operations, seconds) = (self.histogram.count(), took.as_secs_f64());
+        let bytes = operations * load.size;
+        Outcome {
+            operations,
+            flushes: self.flushes,
+            bytes,
+            seconds,
+            iops: operations as f64 / seconds,
+            bytes_per_second: bytes as f64 / seconds,
+            latency: self.histogram.latency(),
+        }
+    }
+}
+
+/// Puts a load on the disk that `spec` names.
+pub fn bench(spec: &Spec, options: &Options, load: &Load, watch: Watch<'_>) -> Result<Outcome> {
+    if let Some(address) = export(spec, options, load)? {
+        return nbd::bench(address, load, watch);
+    }
+    let opened = open(spec, &Options { writable: load.write, ..options.clone() })?;
+    let outcome = on_disk(&opened.disk, load, watch);
+    opened.close_after(outcome)
+}
+
+/// The address of the export whose bytes the disk is, where the generator can load it: not under TLS, and not an image
+/// in a format, nor a part of one.
+fn export<'s>(spec: &'s Spec, options: &Options, load: &Load) -> Result<Option<&'s str>> {
+    let Location::Nbd(address) = &spec.location else { return Ok(None) };
+    if !spec.steps.is_empty() || !spec.options.is_empty() || io::nbd::Uri::parse(address)?.tls {
+        return Ok(None);
+    }
+    let raw = match &spec.format {
+        Some(name) => Format::named(name)? == Format::Raw,
+        // Whether what is there may be written as raw is decided where disks are opened.
+        None if load.write => false,
+        None => open(spec, &Options { writable: false, ..options.clone() })?.image.format == Format::Raw,
     };
-    let all = Mutex::new((Histogram::new(), None));
-    std::thread::scope(|scope| {
-        for worker in 0..load.depth {
-            let (run, all) = (&run, &all);
-            scope.spawn(move || {
-                let done = run.work(worker as u64);
-                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                match done {
-                    Ok(histogram) => all.0.add(&histogram),
-                    Err(e) => {
-                        run.over.store(true, Ordering::Relaxed);
-                        all.1.get_or_insert(e);
-                    }
-                }
-            });
-        }
-    });
-    let (histogram, error) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let seconds = run.began.elapsed().as_secs_f64();
-    if let Some(e) = error {
-        return Err(e);
-    }
-    if load.write {
-        disk.flush()?;
-    }
-    let (operations, bytes) = (histogram.count(), histogram.count() * load.size);
-    Ok(Outcome {
-        operations,
-        bytes,
-        seconds,
-        iops: operations as f64 / seconds,
-        bytes_per_second: bytes as f64 / seconds,
-        latency: histogram.latency(),
-    })
-}
-
-impl Run<'_> {
-    fn work(&self, worker: u64) -> Result<Histogram> {
-        let mut histogram = Histogram::new();
-        let mut dice = pattern::Dice::new(self.load.seed ^ (worker + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut buffer = vec![0; self.load.size as usize];
-        dice.fill(&mut buffer);
-        let mut done = 0u64;
-        while self.goes_on()? {
-            let at = self.places.next(&mut dice) * self.load.size;
-            let began = Instant::now();
-            if self.load.write {
-                // No two blocks are the same, so that nothing finds them alike.
-                let stamp = dice.next().to_le_bytes();
-                let marked = buffer.len().min(stamp.len());
-                buffer[..marked].copy_from_slice(&stamp[..marked]);
-                self.disk.write_at(at, &buffer, Wait::Allowed)?;
-            } else {
-                self.disk.read_at(at, &mut buffer, Wait::Allowed)?;
-            }
-            done += 1;
-            if self.load.write && self.load.flush_every.is_some_and(|every| done.is_multiple_of(every.max(1)))
-            {
-                self.disk.flush()?;
-            }
-            histogram.record(began.elapsed());
-        }
-        Ok(histogram)
-    }
-
-    /// Takes one request, if there are any left to take.
-    fn goes_on(&self) -> Result<bool> {
-        let elapsed = self.began.elapsed();
-        if self.over.load(Ordering::Relaxed) || elapsed >= self.load.time {
-            return Ok(false);
-        }
-        self.watch.go_on()?;
-        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        if self.load.operations.is_none() {
-            self.watch.tell(millis(elapsed), millis(self.load.time));
-            return Ok(true);
-        }
-        let take = |left: u64| left.checked_sub(1);
-        Ok(self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok())
-    }
+    Ok(raw.then_some(address))
 }

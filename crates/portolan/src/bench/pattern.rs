@@ -92,6 +92,11 @@ impl Dice {
         Dice(seed)
     }
 
+    /// Those of one of many who share a seed.
+    pub(super) fn of_worker(seed: u64, worker: u64) -> Dice {
+        Dice(seed ^ Dice(worker).next())
+    }
+
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
