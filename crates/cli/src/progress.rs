@@ -32,11 +32,6 @@ impl Bar {
         Bar(Arc::new(Shown { doing, began, seen, over, bar }))
     }
 
-    /// Shows how far it is.
-    pub(crate) fn tell(&self, done: u64, total: u64) {
-        self.0.tell(Progress { done, total });
-    }
-
     /// Does `work`, watched.
     pub(crate) fn watch<T>(&self, work: impl FnOnce(Watch<'_>) -> T) -> T {
         work(self.onlooker().watch())

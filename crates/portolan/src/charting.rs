@@ -1,6 +1,6 @@
 //! Writing a chart down: where every byte of a disk really lives, without any of the bytes.
 
-use crate::Image;
+use crate::{Image, Watch};
 use chart::file::{SourceRecord, Written};
 use chart::{
     Backing, CodecId, Coded, Error, Extent, Frame, Identity, Leaf, LeafPlace, Purpose, Result, ResultExt,
@@ -26,13 +26,16 @@ pub struct Report {
 
 /// Writes the chart of an image's disk to `target`: as JSON where the name ends so, else as a `.chart` file. The
 /// disk must not be in use by a writer; what changes later makes the chart invalid, which opening it finds.
-pub fn write(image: &Image, target: &Path, force: bool) -> Result<Report> {
+pub fn write(image: &Image, target: &Path, force: bool, watch: Watch<'_>) -> Result<Report> {
     let mut survey =
         Survey { folder: folder_of(target)?, sources: Vec::new(), names: Vec::new(), codecs: Vec::new() };
     let disk = image.disk();
     let mut table = Table::builder();
     let walk = disk.walk(0..disk.len(), Purpose::Locate).ask_sources();
-    walk.each(|leaf| table.push(survey.extent(&leaf)?))?;
+    walk.each(|leaf| {
+        watch.step(leaf.end(), disk.len())?;
+        table.push(survey.extent(&leaf)?)
+    })?;
     let written = Written {
         logical_block: disk.geometry().logical_block,
         sources: survey.sources,
@@ -41,6 +44,7 @@ pub fn write(image: &Image, target: &Path, force: bool) -> Result<Report> {
     };
     let json = target.extension().is_some_and(|e| e == "json");
     let bytes = if json { written.to_json()?.into_bytes() } else { written.to_bytes()? };
+    watch.go_on()?;
     Replacement::create(target, force)?.write_whole(&bytes)?;
     Ok(Report {
         virtual_size: disk.len(),

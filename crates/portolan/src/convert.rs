@@ -126,7 +126,9 @@ fn emitted(
     new: &format::qcow2::create::New,
     options: &Options<'_>,
 ) -> Result<Report> {
-    let (file, tables) = emit::emit_apart(Arc::clone(disk), new)?;
+    // Soon done beside the copying: that is what progress is told of.
+    let watch = Watch { progress: None, ..options.watch };
+    let (file, tables) = emit::emit_apart(Arc::clone(disk), new, watch)?;
     let how = how(options, true);
     io::copy::copy(&file, sink, &io::copy::Options { to: Some(tables), progress: None, ..how })?;
     let done = io::copy::copy(&file, sink, &io::copy::Options { from: tables, ..how })?;

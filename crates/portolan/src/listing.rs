@@ -1,6 +1,6 @@
 //! The chart of a disk as rows: every range, and where its bytes really live.
 
-use crate::Image;
+use crate::{Image, Watch};
 use chart::{Leaf, LeafPlace, Purpose, Result, Source};
 use serde::Serialize;
 
@@ -56,12 +56,21 @@ pub struct Row {
 
 /// Tells every row of an image's disk in order, joined where they go on. `host` asks each file which of its ranges
 /// are stored at all.
-pub fn rows(image: &Image, host: bool, mut each: impl FnMut(&Row) -> Result<()>) -> Result<()> {
+pub fn rows(
+    image: &Image,
+    host: bool,
+    watch: Watch<'_>,
+    mut each: impl FnMut(&Row) -> Result<()>,
+) -> Result<()> {
     let disk = image.disk();
     let bottom = image.chain().count().saturating_sub(1);
     let walk = disk.walk(0..disk.len(), Purpose::Locate);
     let walk = if host { walk.ask_sources() } else { walk };
-    walk.each(|leaf| each(&row(&leaf, bottom)))
+    watch.tell(0, disk.len());
+    walk.each(|leaf| {
+        watch.step(leaf.end(), disk.len())?;
+        each(&row(&leaf, bottom))
+    })
 }
 
 /// A leaf as a row. What nobody holds is looked for down to the bottom of the chain.

@@ -1,6 +1,6 @@
 //! Measuring: how large a file would be, before it is made.
 
-use crate::{Format, create};
+use crate::{Format, Watch, create};
 use chart::{Disk, Error, Purpose, Result, Wait};
 use format::{qcow2, raw};
 use io::generated::{Generated, Rule};
@@ -19,16 +19,21 @@ pub struct Measure {
 }
 
 /// How large a file in `format` would be that holds what `disk` does.
-pub fn of_disk(disk: &Arc<Disk>, format: Format, options: &BTreeMap<String, String>) -> Result<Measure> {
+pub fn of_disk(
+    disk: &Arc<Disk>,
+    format: Format,
+    options: &BTreeMap<String, String>,
+    watch: Watch<'_>,
+) -> Result<Measure> {
     match format {
         Format::Chart => Err(Format::only_charted()),
         Format::Raw => {
             create::finish(format, options)?;
-            Ok(Measure { required: stored(disk)?, fully_allocated: disk.len() })
+            Ok(Measure { required: stored(disk, watch)?, fully_allocated: disk.len() })
         }
         Format::Qcow2 => {
             let new = create::qcow2_options(disk.len(), options.clone())?;
-            let required = qcow2::emit::emit(Arc::clone(disk), &new)?.len();
+            let required = qcow2::emit::emit_apart(Arc::clone(disk), &new, watch)?.0.len();
             Ok(Measure { required, ..of_size(disk.len(), format, options)? })
         }
     }
@@ -51,11 +56,11 @@ pub fn of_size(size: u64, format: Format, options: &BTreeMap<String, String>) ->
 }
 
 /// Bytes that a disk has something stored for.
-fn stored(disk: &Disk) -> Result<u64> {
+fn stored(disk: &Disk, watch: Watch<'_>) -> Result<u64> {
     let mut stored = 0;
     disk.walk(0..disk.len(), Purpose::Locate).ask_sources().each(|leaf| {
         stored += if leaf.data { leaf.len } else { 0 };
-        Ok(())
+        watch.step(leaf.end(), disk.len())
     })?;
     Ok(stored)
 }

@@ -7,7 +7,7 @@ use crate::progress::Bar;
 use io::replace::Replacement;
 use portolan::listing::{Kind, Row, rows};
 use portolan::size::show;
-use portolan::{Image, Spec, charting, open, picture};
+use portolan::{Image, Spec, Watch, charting, open, picture};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -64,7 +64,9 @@ impl Args {
         let opened = open(&self.input.apply(&self.spec), &self.access.reading())?;
         let image = &opened.image;
         if let Some(path) = &self.output {
-            let report = charting::write(image, path, self.force)?;
+            let bar = Bar::new("charting", false);
+            let report = bar.watch(|watch| charting::write(image, path, self.force, watch))?;
+            drop(bar);
             if self.json {
                 out.json(&report)?;
                 return Ok(Exit::DONE);
@@ -80,7 +82,9 @@ impl Args {
                 show(report.file_size)
             )?;
         } else if let Some(path) = &self.svg {
-            let svg = picture::svg(image, !self.no_host)?;
+            let bar = Bar::new("drawing", false);
+            let svg = bar.watch(|watch| picture::svg(image, !self.no_host, watch))?;
+            drop(bar);
             if path.as_os_str() == "-" {
                 out.write_all(svg.as_bytes())?;
             } else {
@@ -91,21 +95,20 @@ impl Args {
             // Rows on a terminal show how far it is themselves.
             let bar = Bar::new("charting", std::io::stdout().is_terminal());
             let list = if self.json { json } else { table };
-            list(out, image, !self.no_host, &bar)?;
+            bar.watch(|watch| list(out, image, !self.no_host, watch))?;
         }
         Ok(Exit::DONE)
     }
 }
 
 /// A list that is written row by row: a disk may have millions.
-fn json(out: &mut Out, image: &Image, host: bool, bar: &Bar) -> anyhow::Result<()> {
+fn json(out: &mut Out, image: &Image, host: bool, watch: Watch<'_>) -> anyhow::Result<()> {
     let mut first = true;
     write!(out, "[")?;
-    rows(image, host, |row| {
+    rows(image, host, watch, |row| {
         let text = serde_json::to_string(row).map_err(|e| ::chart::Error::invalid("no JSON").caused_by(e))?;
         write!(out, "{}{text}", if first { "\n  " } else { ",\n  " })?;
         first = false;
-        bar.tell(row.start + row.length, image.disk().len());
         Ok(())
     })
     .map_err(output_error)?;
@@ -118,7 +121,7 @@ fn output_error(e: ::chart::Error) -> anyhow::Error {
     if broken { std::io::Error::from(std::io::ErrorKind::BrokenPipe).into() } else { e.into() }
 }
 
-fn table(out: &mut Out, image: &Image, host: bool, bar: &Bar) -> anyhow::Result<()> {
+fn table(out: &mut Out, image: &Image, host: bool, watch: Watch<'_>) -> anyhow::Result<()> {
     let width = image.disk().len().max(1 << 32).to_string().len();
     let mut sums = BTreeMap::new();
     let mut count = 0u64;
@@ -127,10 +130,9 @@ fn table(out: &mut Out, image: &Image, host: bool, bar: &Bar) -> anyhow::Result<
         "{:>width$}  {:>width$}  {:>10}  {:<10}  LAYER  {:>width$}  FILE",
         "AT", "LENGTH", "", "KIND", "OFFSET"
     )?;
-    rows(image, host, |row| {
+    rows(image, host, watch, |row| {
         *sums.entry(name(row.kind)).or_insert(0) += row.length;
         count += 1;
-        bar.tell(row.start + row.length, image.disk().len());
         Ok(line(out, row, width)?)
     })
     .map_err(output_error)?;

@@ -3,6 +3,7 @@
 use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::Out;
+use crate::progress::Bar;
 use anyhow::bail;
 use portolan::measure::{of_disk, of_size};
 use portolan::size::{self, show};
@@ -42,7 +43,8 @@ impl Args {
         let measure = match (&self.spec, self.size) {
             (Some(spec), _) => {
                 let opened = open(&self.input.apply(spec), &self.access.reading())?;
-                of_disk(&opened.disk, self.target_format, &options)?
+                let bar = Bar::new("measuring", false);
+                bar.watch(|watch| of_disk(&opened.disk, self.target_format, &options, watch))?
             }
             (None, Some(size)) => of_size(size, self.target_format, &options)?,
             (None, None) => bail!("measure what? Name a disk, or give --size"),

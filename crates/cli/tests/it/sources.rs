@@ -49,7 +49,7 @@ fn an_export_is_a_disk_like_any_other() {
     // Holes are known without reading them.
     let rows = dir.ok(&format!("chart --json {address}")).json();
     assert!(rows.as_array().unwrap().iter().any(|row| row["kind"] == "sparse"), "{rows}");
-    dir.fails(&format!("bench --write -f raw --operations 1 {address}"), &["written"]);
+    dir.fails(&format!("bench --write -f raw --operations 1 {address}"), &["read-only"]);
     drop(server);
     dir.fails(&format!("info {address}"), &["nbd"]);
 }

@@ -9,15 +9,15 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-use crate::Image;
+use crate::{Image, Watch};
 use chart::Result;
 use scale::Scale;
 use survey::{Outline, Survey};
 
 /// The picture of an image's disk. `host` asks each file which of its ranges are stored at all.
-pub fn svg(image: &Image, host: bool) -> Result<String> {
-    let outline = Outline::of(image, host)?;
+pub fn svg(image: &Image, host: bool, watch: Watch<'_>) -> Result<String> {
+    let outline = Outline::of(image, host, watch)?;
     let scale = Scale::new(image.disk().len(), &outline.empty, draw::BAR_WIDTH);
-    let survey = Survey::of(image, host, &outline, &scale)?;
+    let survey = Survey::of(image, host, watch, (&outline, &scale))?;
     Ok(draw::draw(&survey, &scale))
 }

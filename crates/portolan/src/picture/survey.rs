@@ -3,7 +3,7 @@
 use super::draw::BAR_WIDTH;
 use super::scale::Scale;
 use crate::listing::{Kind, Row, rows};
-use crate::{Image, Location};
+use crate::{Image, Location, Watch};
 use chart::Result;
 use std::collections::BTreeMap;
 
@@ -127,7 +127,7 @@ pub(super) struct Outline {
 }
 
 impl Outline {
-    pub(super) fn of(image: &Image, host: bool) -> Result<Outline> {
+    pub(super) fn of(image: &Image, host: bool, watch: Watch<'_>) -> Result<Outline> {
         let mut longest: Vec<Empty> = Vec::new();
         let mut reach = BTreeMap::new();
         let least = image.disk().len() / HOLE_SHARE;
@@ -141,7 +141,7 @@ impl Outline {
             }
         };
         let mut run: Option<Empty> = None;
-        rows(image, host, |row| {
+        rows(image, host, watch, |row| {
             let (end, zeros) = (row.start + row.length, row.kind == Kind::Zero);
             match &mut run {
                 Some(known) if row.zero && known.zeros == zeros => known.end = end,
@@ -168,7 +168,12 @@ impl Outline {
 }
 
 impl Survey {
-    pub(super) fn of(image: &Image, host: bool, outline: &Outline, scale: &Scale) -> Result<Survey> {
+    pub(super) fn of(
+        image: &Image,
+        host: bool,
+        watch: Watch<'_>,
+        (outline, scale): (&Outline, &Scale),
+    ) -> Result<Survey> {
         let layers = image
             .chain()
             .take(LAYERS)
@@ -186,7 +191,7 @@ impl Survey {
             flows: BTreeMap::new(),
             crowded: false,
         };
-        rows(image, host, |row| {
+        rows(image, host, watch, |row| {
             survey.take(row, scale);
             Ok(())
         })?;

@@ -15,6 +15,7 @@ use super::create::{New, Preallocation};
 use super::layout::OFLAG_COPIED;
 use chart::{Chart, Disk, Error, Extent, Geometry, Result, SourceId, Wait};
 use io::generated::Generated;
+use io::watch::Watch;
 use std::sync::Arc;
 use survey::Survey;
 use tables::{Layout, Tables};
@@ -22,13 +23,14 @@ use tables::{Layout, Tables};
 /// The bytes of the qcow2 file that holds what `disk` holds, as a disk. Nothing of it is stored; `disk` must not
 /// change while it is in use.
 pub fn emit(disk: Arc<Disk>, new: &New) -> Result<Arc<Disk>> {
-    emit_apart(disk, new).map(|(file, _)| file)
+    emit_apart(disk, new, Watch::default()).map(|(file, _)| file)
 }
 
-/// The same, and how many bytes at the beginning of the file are tables: the rest is the disk's own.
-pub fn emit_apart(disk: Arc<Disk>, new: &New) -> Result<(Arc<Disk>, u64)> {
+/// The same, and how many bytes at the beginning of the file are tables: the rest is the disk's own. Watched while
+/// it looks where the disk holds anything.
+pub fn emit_apart(disk: Arc<Disk>, new: &New, watch: Watch<'_>) -> Result<(Arc<Disk>, u64)> {
     let clusters = plain(&disk, new)?;
-    let survey = Arc::new(Survey::of(&disk, clusters)?);
+    let survey = Arc::new(Survey::of(&disk, clusters, watch)?);
     let layout = Layout::new(new, clusters, &survey, survey.count())?;
     let meta_len = layout.data_start();
     let tables = Tables::new(layout, Arc::clone(&survey), Placed { start: meta_len, clusters });

@@ -13,6 +13,7 @@ use chart::{Coded, Disk, Error, LeafPlace, Purpose, Result, Source, Wait};
 use io::codec::Encoder;
 use io::copy::Progress;
 use io::generated::Rule;
+use io::watch::Watch;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -60,7 +61,9 @@ impl Packed {
 /// flushed.
 pub fn pack(disk: &Disk, sink: &dyn Source, new: &New, options: &Options<'_>) -> Result<Packed> {
     let clusters = plain(disk, new)?;
-    let survey = Arc::new(Survey::of(disk, clusters)?);
+    // Soon done beside the packing: that is what progress is told of.
+    let watch = Watch { progress: None, cancel: options.cancel };
+    let survey = Arc::new(Survey::of(disk, clusters, watch)?);
     let layout = Layout::new(new, clusters, &survey, survey.count())?;
     let data_start = layout.data_start();
     let job = Job {

@@ -3,6 +3,7 @@
 use crate::field::{to_index, to_u64};
 use crate::qcow2::Clusters;
 use chart::{Disk, Error, Purpose, Result};
+use io::watch::Watch;
 
 /// The most memory for the bits: enough for 32 TiB of 64 KiB clusters.
 const MAX_BITS_BYTES: u64 = 64 << 20;
@@ -23,7 +24,7 @@ const GROUP: usize = 64;
 
 impl Survey {
     /// Looks where the disk holds data.
-    pub(super) fn of(disk: &Disk, clusters: Clusters) -> Result<Survey> {
+    pub(super) fn of(disk: &Disk, clusters: Clusters, watch: Watch<'_>) -> Result<Survey> {
         let total = clusters.count(disk.len());
         let words = total.div_ceil(WORD);
         if words.saturating_mul(8) > MAX_BITS_BYTES {
@@ -36,7 +37,7 @@ impl Survey {
             if leaf.data {
                 survey.mark(clusters, leaf.at, leaf.len);
             }
-            Ok(())
+            watch.step(leaf.end(), disk.len())
         })?;
         survey.rank();
         Ok(survey)
