@@ -28,7 +28,7 @@ pub struct Row {
     pub start: u64,
     /// How long it is.
     pub length: u64,
-    /// Which image of the chain answers for it, from 0 at the top; the last one where none does.
+    /// Which image of the chain answers for it, from 0 at the top; where none does, the last that is long enough.
     pub depth: usize,
     /// Where the bytes live.
     pub kind: Kind,
@@ -73,7 +73,17 @@ pub fn rows(
     })
 }
 
-/// A leaf as a row. What nobody holds is looked for down to the bottom of the chain.
+/// Which image of the chain to name, as `qemu-img map` does: the one that answers; where none does, the last that
+/// reaches so far, since those behind it are shorter or there are none.
+fn depth(leaf: &Leaf<'_>, bottom: usize) -> usize {
+    match (leaf.place, leaf.layer) {
+        (LeafPlace::Hole, 0) => bottom,
+        (LeafPlace::Hole, short) => short.saturating_sub(2),
+        (_, layer) => layer.saturating_sub(1),
+    }
+}
+
+/// A leaf as a row.
 fn row(leaf: &Leaf<'_>, bottom: usize) -> Row {
     let (kind, source, offset) = match leaf.place {
         LeafPlace::Hole => (Kind::Hole, None, None),
@@ -86,9 +96,9 @@ fn row(leaf: &Leaf<'_>, bottom: usize) -> Row {
     Row {
         start: leaf.at,
         length: leaf.len,
-        depth: leaf.layer.checked_sub(1).unwrap_or(bottom),
+        depth: depth(leaf, bottom),
         kind,
-        present: leaf.layer > 0,
+        present: kind != Kind::Hole,
         zero: !leaf.data,
         data: leaf.data,
         compressed: coded.is_some(),

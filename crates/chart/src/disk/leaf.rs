@@ -37,7 +37,7 @@ pub struct Leaf<'d> {
 pub enum LeafPlace<'d> {
     /// Nothing is stored.
     Hole,
-    /// Stored as zeros.
+    /// Stored as zeros; or stored by an image where the disk that the image lies in stores nothing.
     Zero,
     /// In a source that is no disk.
     Raw {

@@ -73,8 +73,10 @@ impl Disk {
                 (layer, of) = below.map_or((0, None), |s| (layer + 1, disk_behind(s.as_ref())));
             }
             let (place, data) = match extent.place {
+                // The image does hold it, and its file nothing: zeros, rather than nothing at all.
+                Place::Hole if held => (LeafPlace::Zero, false),
                 Place::Hole => {
-                    if own && !held {
+                    if own {
                         (layer, of) = (0, None);
                     }
                     (LeafPlace::Hole, false)

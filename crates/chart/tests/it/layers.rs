@@ -1,7 +1,7 @@
 //! Which layer answers: what NBD calls the allocation depth.
 
 use crate::memory;
-use chart::{Disk, Purpose, Slice, Source, SourceId};
+use chart::{Disk, LeafPlace, Purpose, Slice, Source, SourceId, Wait};
 use std::sync::Arc;
 use testkit::contract::Patches;
 use testkit::source::Short;
@@ -76,6 +76,9 @@ fn a_window_on_a_chain_is_no_layer() {
 fn what_an_image_holds_is_its_own_wherever_the_image_lies() {
     let image = slice(chain(), 0, 50_000).image().build().unwrap();
     assert_eq!(layers(&image), [(0, 1, "slice")]);
+    // Held where nothing is stored: not to be taken for what the image does not hold.
+    let place = image.leaf(16_000, 1, Wait::Never, Purpose::Locate).unwrap().place;
+    assert!(matches!(place, LeafPlace::Zero));
     let over = layer("over", 50_000, (7000, 10), Some(image));
     assert_eq!(layers(&over), [(0, 2, "slice"), (7000, 1, "over"), (7010, 2, "slice")]);
 }

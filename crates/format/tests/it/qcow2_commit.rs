@@ -3,7 +3,7 @@
 use crate::qcow2::{KIB, MIB, Workload, arg, converted, qemu_io};
 use crate::qcow2_bitmaps::{open, open_file};
 use crate::qcow2_rebase;
-use chart::{Disk, Kind, Source, Wait};
+use chart::{Disk, Extent, Kind, Source, SourceId, Table, Wait};
 use format::qcow2::create::{Backing, New, create};
 use format::qcow2::{Image, Needed, Options};
 use io::copy;
@@ -197,6 +197,39 @@ fn what_cannot_be_committed_is_refused() {
     let (overlay, _) = layers(&Parts::new(3));
     overlay.snapshot_create("s").unwrap();
     assert_eq!(overlay.commit_into(&base, &copy::Options::default()).unwrap_err().kind(), Kind::Invalid);
+}
+
+/// The bytes of a source, as a disk that stores none of its zeros.
+fn sparse(source: &Arc<dyn Source>) -> Arc<Disk> {
+    let mut all = vec![0; source.len() as usize];
+    source.read_at(0, &mut all, Wait::Allowed).unwrap();
+    let piece = |(i, page): (usize, &[u8])| {
+        let (at, len) = (i as u64 * 4096, page.len() as u64);
+        let empty = page.iter().all(|&b| b == 0);
+        if empty { Extent::hole(at, len) } else { Extent::raw(at, len, SourceId(0), at) }
+    };
+    let table = Table::from_extents(all.len() as u64, all.chunks(4096).enumerate().map(piece)).unwrap();
+    Disk::builder("sparse", Arc::new(table)).source(Arc::clone(source)).build().unwrap()
+}
+
+#[test]
+fn zeros_that_are_held_where_nothing_is_stored_are_committed() {
+    let (file, base): (Arc<dyn Source>, Arc<dyn Source>) =
+        (Arc::new(Memory::new(0)), Arc::new(Memory::of(vec![7; MIB as usize])));
+    let backing = Some(Backing { name: "base".into(), format: Some("raw".into()) });
+    create(file.as_ref(), None, &New { backing, ..New::of(MIB) }).unwrap();
+    let disk = open_in(&file, Some(&base), true).disk("overlay").unwrap();
+    disk.write_at(64 * KIB, &[0; 64 << 10], Wait::Allowed).unwrap();
+    disk.close().unwrap();
+    drop(disk);
+    let lies_in: Arc<dyn Source> = sparse(&file);
+    let overlay = open_in(&lies_in, Some(&base), false);
+    overlay.commit_into(base.as_ref(), &copy::Options::default()).unwrap();
+    let mut wanted = vec![7; MIB as usize];
+    wanted[64 << 10..128 << 10].fill(0);
+    let mut found = vec![0; MIB as usize];
+    base.read_at(0, &mut found, Wait::Allowed).unwrap();
+    assert!(found == wanted);
 }
 
 /// An overlay and its base, in memory.

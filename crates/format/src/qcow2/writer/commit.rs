@@ -15,7 +15,7 @@ impl Image {
     fn own_disk(self: &Arc<Self>) -> Result<Arc<Disk>> {
         let layer: Arc<dyn Layer> = Arc::<Self>::clone(self);
         let name = format!("what {} holds itself", self.file.name());
-        let mut builder = Disk::builder(name, layer).source(Arc::clone(&self.file));
+        let mut builder = Disk::builder(name, layer).image().source(Arc::clone(&self.file));
         if let Some(data_file) = &self.data_file {
             builder = builder.source(Arc::clone(data_file));
         }
