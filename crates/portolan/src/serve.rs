@@ -93,7 +93,7 @@ fn gate(spec: &Spec, gate: &Gate) -> Gate {
     match &spec.location {
         Location::File(path) => {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            gate.clone().allow(&parent.to_owned())
+            gate.clone().allow(parent)
         }
         _ => Gate::any(),
     }
@@ -119,9 +119,13 @@ fn make_overlay(spec: &Spec, path: &Path, options: &Options, watch: Watch<'_>) -
 /// An overlay that is there already must be one of the disk that is to be served.
 fn stands_on(image: &Image, spec: &Spec, options: &Options) -> Result<()> {
     let base = open(spec, options)?;
-    let below = image.below.as_ref().map(|below| below.container.identity());
-    if below.as_ref() == Some(&base.image.container.identity()) {
-        return Ok(());
+    if let Some(below) = &image.below {
+        let (there, asked) = (&below.spec.location, &base.image.spec.location);
+        // An export is another one to every connection: there is no more to go by than its address.
+        let is_same_address = matches!(there, Location::Nbd(_)) && there == asked;
+        if is_same_address || below.container.identity() == base.image.container.identity() {
+            return Ok(());
+        }
     }
     let what = format!("it is there already, and is no overlay of {}", spec.location);
     Err(Error::conflict(what).in_path(image.spec.location.to_string()))

@@ -38,7 +38,7 @@ pub struct Spec {
 pub enum Location {
     /// A host file or block device.
     File(PathBuf),
-    /// An export of an NBD server: an `nbd://` or `nbd+unix://` address.
+    /// An export of an NBD server: an `nbd://` or `nbd+unix://` address, or with TLS `nbds://` or `nbds+unix://`.
     Nbd(String),
     /// An object read by ranges: an `http://` or `https://` address.
     Http(String),

@@ -84,12 +84,12 @@ fn address(bytes: &[u8], scheme: &str) -> Result<Spec> {
 /// The location that an address of this scheme is.
 pub(super) fn make_address(scheme: &str, whole: String) -> Result<Location> {
     match scheme {
-        "nbd" | "nbd+unix" => Ok(Location::Nbd(whole)),
+        "nbd" | "nbd+unix" | "nbds" | "nbds+unix" => Ok(Location::Nbd(whole)),
         "http" | "https" => Ok(Location::Http(whole)),
         other => {
             let what = format!(
-                "{other}:// is not known to this build: nbd, nbd+unix, http and https are (file: before a name \
-                 that looks like an address)"
+                "{other}:// is not known to this build: nbd, nbds, nbd+unix, nbds+unix, http and https are (file: before \
+                 a name that looks like an address)"
             );
             Err(Error::unsupported(what))
         }

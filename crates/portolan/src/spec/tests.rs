@@ -79,6 +79,8 @@ fn addresses() {
     );
     assert_eq!(spec("http://me@h").location, Location::Http("http://me@h".into()));
     assert_eq!(spec("HTTPS://h/a/@b/c#2").location, Location::Http("https://h/a/@b/c".into()));
+    let tls = spec("nbds+unix:///n?socket=/run/s.sock&tls-certificates=/etc/pki#1");
+    assert!(matches!(tls.location, Location::Nbd(address) if address.ends_with("/etc/pki")));
     let unix = spec("nbd+unix:///n?socket=/run/s.sock#1");
     assert_eq!(unix.location, Location::Nbd("nbd+unix:///n?socket=/run/s.sock".into()));
     assert_eq!(unix.steps, [Step::Partition(1)]);
