@@ -13,6 +13,7 @@ mod info;
 mod progress;
 mod run;
 mod safety;
+mod serve;
 mod snapshot;
 mod sources;
 mod tour;

@@ -1,0 +1,140 @@
+//! What `portolan serve` is told, and what it leaves behind.
+
+use super::{Server, qemu_io, refused};
+use crate::run::Dir;
+use rustix::process::Signal;
+
+#[test]
+fn an_overlay_takes_the_writes() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    let before = std::fs::read(dir.join("top.qcow2")).unwrap();
+    // Two servers share a base that neither writes.
+    let one = Server::start(&dir, "one", "--overlay one.qcow2 top.qcow2");
+    let two = Server::start(&dir, "two", "--overlay two.qcow2 top.qcow2");
+    qemu_io(&dir, &["read -P 99 64k 64k", "write -P 1 64k 4k", "discard 15M 64k"], &one.uri(""));
+    qemu_io(&dir, &["read -P 99 64k 64k", "write -P 2 64k 4k"], &two.uri(""));
+    qemu_io(&dir, &["read -P 1 64k 4k", "read -P 0 15M 64k", "read -P 5 15424k 64k"], &one.uri(""));
+    dir.fails("serve --overlay one.qcow2 --listen unix:x.sock top.qcow2", &["one.qcow2"]);
+    one.end();
+    two.end();
+    assert!(before == std::fs::read(dir.join("top.qcow2")).unwrap());
+    // It is there the next time, also for others.
+    let again = Server::start(&dir, "one", "--overlay one.qcow2 top.qcow2");
+    qemu_io(&dir, &["read -P 1 64k 4k", "read -P 99 68k 60k"], &again.uri(""));
+    again.end();
+    dir.tool("qemu-img", "check -q one.qcow2");
+    dir.tool("qemu-io", "-c|read -P 2 64k 4k|-c|read -P 99 68k 60k|two.qcow2");
+    dir.fails("serve --overlay one.qcow2 --listen unix:x.sock mid.qcow2", &["no overlay of mid.qcow2"]);
+    dir.fails("serve --overlay new.qcow2 --listen unix:x.sock mid.qcow2 base.raw", &["one overlay"]);
+    assert!(!dir.join("new.qcow2").exists());
+}
+
+#[test]
+fn a_temporary_overlay_is_gone_at_the_end() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    let before = std::fs::read(dir.join("top.qcow2")).unwrap();
+    for end in [|server: Server<'_>| server.kill(), |server: Server<'_>| drop(server.end())] {
+        let server = Server::start(&dir, "s", "--temporary top.qcow2");
+        qemu_io(
+            &dir,
+            &["read -P 99 64k 64k", "write -P 1 64k 1M", "flush", "read -P 1 64k 1M"],
+            &server.uri(""),
+        );
+        end(server);
+        let left: Vec<_> = dir.names().into_iter().filter(|n| n.starts_with("portolan-")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(before == std::fs::read(dir.join("top.qcow2")).unwrap());
+    }
+}
+
+#[test]
+fn once_is_for_one_client() {
+    if !testkit::peer::require(&["qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    let server = Server::start(&dir, "s", "--once --json -q disk.qcow2");
+    qemu_io(&dir, &["write -P 1 0 1M", "read -P 1 0 1M", "flush"], &server.uri(""));
+    let counted = server.ended().json();
+    for (what, least) in
+        [("reads", 1), ("writes", 1), ("flushes", 1), ("bytes-written", 1 << 20), ("accepted", 1)]
+    {
+        assert!(counted[what].as_u64().unwrap() >= least, "{what} in {counted}");
+    }
+    assert_eq!((&counted["connections"], &counted["errors"]), (&0.into(), &0.into()), "{counted}");
+    let at_once = counted["at-once"].as_u64().unwrap();
+    let requests =
+        ["reads", "writes", "flushes", "zeroes", "others"].map(|what| counted[what].as_u64().unwrap());
+    assert_eq!(at_once + counted["proxy"].as_u64().unwrap(), requests.iter().sum::<u64>(), "{counted}");
+}
+
+#[test]
+fn it_leaves_nothing_behind() {
+    if !testkit::peer::require(&["qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    let server = Server::start(&dir, "s", "disk.qcow2");
+    let pid = std::fs::read_to_string(dir.join("s.pid")).unwrap();
+    assert_eq!(pid, format!("{}\n", server.child.id()));
+    // The image, the socket and the address are taken.
+    dir.fails("serve --listen unix:other.sock disk.qcow2", &["disk.qcow2"]);
+    refused(&dir, "qemu-io", "-c|write 0 64k|disk.qcow2");
+    dir.ok("create -q other.qcow2 4M");
+    dir.fails("serve --listen unix:s.sock other.qcow2", &["s.sock", "another server"]);
+    qemu_io(&dir, &["write -P 1 0 64k"], &server.uri(""));
+    // Its answers to a question while it serves.
+    server.signal(Signal::USR1);
+    super::wait_until("it answers", || server.log("err").contains("\"writes\":1"));
+    let said = server.end();
+    assert!(said.out.contains("nbdinfo") && said.out.contains("-drive"), "{}", said.out);
+    assert_eq!(dir.names(), ["disk.qcow2", "other.qcow2", "s.err", "s.out"]);
+    // A socket that a crash has left is no obstacle.
+    Server::start(&dir, "s", "disk.qcow2").kill();
+    assert!(dir.join("s.sock").exists());
+    let server = Server::start(&dir, "s", "disk.qcow2");
+    qemu_io(&dir, &["read -P 1 0 64k"], &server.uri(""));
+    server.end();
+}
+
+#[test]
+fn clients_that_stay_do_not_keep_it_from_ending() {
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let server = Server::start(&dir, "s", "disk.qcow2");
+        let idle = super::client::Client::connect(&server.socket()).unwrap();
+        let half = std::os::unix::net::UnixStream::connect(server.socket()).unwrap();
+        let began = std::time::Instant::now();
+        server.signal(signal);
+        server.ended();
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+        drop((idle, half));
+    }
+}
+
+#[test]
+fn what_to_serve_must_be_clear() {
+    let dir = Dir::new();
+    dir.raw("disk.raw", 1 << 20);
+    dir.ok("create -q disk.qcow2 1M");
+    dir.fails("serve --listen unix:s.sock disk.raw", &["raw"]);
+    dir.fails("serve --listen unix:s.sock absent.qcow2", &["absent.qcow2"]);
+    dir.fails("serve --listen s.sock disk.qcow2", &["unix:PATH"]);
+    dir.fails("serve --listen tcp:localhost:x disk.qcow2", &["\"x\""]);
+    dir.fails("serve --listen unix:no/where.sock disk.qcow2", &["no/where.sock"]);
+    dir.fails("serve --max-request 1k disk.qcow2", &["--max-request"]);
+    assert_eq!(dir.run("serve --read-only --temporary disk.qcow2").code, 2);
+    assert_eq!(dir.run("serve").code, 2);
+    assert_eq!(dir.names(), ["disk.qcow2", "disk.raw"]);
+}

@@ -1,0 +1,138 @@
+//! TLS, with certificates of an authority of our own.
+
+use super::{Server, Start, on_a_port, on_a_socket, refused};
+use crate::run::Dir;
+use std::path::{Path, PathBuf};
+
+/// Makes a directory of certificates: an authority, and a server and a client that it vouches for.
+fn certificates(dir: &Dir, name: &str) -> PathBuf {
+    let here = dir.join(name);
+    std::fs::create_dir(&here).unwrap();
+    let at = |name: &str| here.join(name).display().to_string();
+    let new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    let (ca, ca_key) = (at("ca-cert.pem"), at("ca-key.pem"));
+    dir.tool("openssl", &format!("req -x509 -days 2 -subj /CN={name} -keyout {ca_key} -out {ca} {new}"));
+    for (who, extensions) in [
+        ("server", "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n"),
+        ("client", "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n"),
+    ] {
+        let (request, file) = (at("request"), at("extensions"));
+        std::fs::write(&file, extensions).unwrap();
+        let key = at(&format!("{who}-key.pem"));
+        let certificate = at(&format!("{who}-cert.pem"));
+        dir.tool("openssl", &format!("req -subj /CN={who} -keyout {key} -out {request} {new}"));
+        let sign = format!("x509 -req -days 2 -in {request} -CA {ca} -CAkey {ca_key} -CAcreateserial");
+        dir.tool("openssl", &format!("{sign} -extfile {file} -out {certificate}"));
+    }
+    here
+}
+
+/// A directory as a client has it that trusts `authority`, and shows the certificate in `own` where it has one.
+fn trusting(dir: &Dir, name: &str, authority: &Path, own: Option<&Path>) -> PathBuf {
+    let here = dir.join(name);
+    std::fs::create_dir(&here).unwrap();
+    std::fs::copy(authority.join("ca-cert.pem"), here.join("ca-cert.pem")).unwrap();
+    for file in ["client-cert.pem", "client-key.pem"] {
+        if let Some(own) = own {
+            std::fs::copy(own.join(file), here.join(file)).unwrap();
+        }
+    }
+    here
+}
+
+/// The address under TLS, with what the client trusts and shows.
+fn uri(server: &Server<'_>, certificates: &Path) -> String {
+    let uri = server.uri("").replace("nbd+unix", "nbds+unix");
+    let and = if uri.contains('?') { '&' } else { '?' };
+    format!("{uri}{and}tls-certificates={}", certificates.display())
+}
+
+#[test]
+fn clients_under_tls_read_and_write() {
+    if !testkit::peer::require(&["openssl", "nbdinfo", "nbdcopy", "qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let ours = certificates(&dir, "ours");
+    let client = trusting(&dir, "client", &ours, None);
+    dir.raw("from.raw", 16 << 20);
+    dir.ok("create -q disk.qcow2 16M");
+    for (name, start) in [("u", on_a_socket as Start), ("t", on_a_port)] {
+        let server = start(&dir, name, "--tls ours disk.qcow2");
+        let uri = uri(&server, &client);
+        let told: serde_json::Value =
+            serde_json::from_str(&dir.tool("nbdinfo", &format!("--json {uri}"))).unwrap();
+        assert_eq!(told["TLS"], true, "{told}");
+        dir.tool("nbdcopy", &format!("--flush from.raw {uri}"));
+        dir.tool("nbdcopy", &format!("{uri} to.raw"));
+        dir.tool("cmp", "from.raw to.raw");
+        // Ours, and QEMU's.
+        dir.ok(&format!("convert --force -f raw {uri} ours.raw"));
+        dir.tool("cmp", "from.raw ours.raw");
+        dir.ok(&format!("bench -f raw --write --operations 500 --depth 16 --flush-every 50 {uri}"));
+        let credentials = format!("tls-creds-x509,id=t,endpoint=client,dir={}", client.display());
+        let place = if name == "u" {
+            format!("server.type=unix,server.path={}", server.socket().display())
+        } else {
+            let port = uri.split(['/', '?', ':']).find(|p| p.parse::<u16>().is_ok()).unwrap();
+            format!("server.type=inet,server.host=localhost,server.port={port}")
+        };
+        let disk = format!("driver=nbd,{place},tls-creds=t,tls-hostname=localhost");
+        dir.tool("qemu-img", &format!("convert --object {credentials} --image-opts {disk} -O raw qemu.raw"));
+        server.end();
+        dir.tool("qemu-img", "compare -q -F raw disk.qcow2 qemu.raw");
+        dir.tool("qemu-img", "check -q disk.qcow2");
+    }
+}
+
+#[test]
+fn who_is_not_trusted_is_refused() {
+    if !testkit::peer::require(&["openssl", "nbdinfo", "qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let (ours, theirs) = (certificates(&dir, "ours"), certificates(&dir, "theirs"));
+    dir.ok("create -q disk.qcow2 1M");
+    let known = trusting(&dir, "known", &ours, Some(&ours));
+    let nobody = trusting(&dir, "nobody", &ours, None);
+    let stranger = trusting(&dir, "stranger", &ours, Some(&theirs));
+    let misled = trusting(&dir, "misled", &theirs, Some(&ours));
+
+    // On a port: over a unix socket libnbd verifies nobody.
+    let server = on_a_port(&dir, "any", "--tls ours disk.qcow2");
+    let plain = server.uri("").replace("nbds:", "nbd:");
+    for (tool, args) in [
+        ("nbdinfo", plain.clone()),
+        ("nbdinfo", format!("--list {plain}")),
+        ("qemu-img", format!("info -f raw {plain}")),
+        ("nbdinfo", uri(&server, &misled)),
+    ] {
+        refused(&dir, tool, &args);
+        dir.tool("nbdinfo", &format!("--size {}", uri(&server, &nobody)));
+    }
+    dir.fails(&format!("info {plain}"), &["TLS"]);
+    dir.fails(&format!("info {}", uri(&server, &misled)), &["TLS"]);
+    dir.fails(&format!("info {}&tls-hostname=elsewhere", uri(&server, &nobody)), &["TLS"]);
+    server.end();
+
+    let server = on_a_port(&dir, "known", "--tls ours --tls-verify-peer disk.qcow2");
+    for wrong in [&nobody, &stranger, &misled] {
+        refused(&dir, "nbdinfo", &uri(&server, wrong));
+        dir.tool("nbdinfo", &format!("--size {}", uri(&server, &known)));
+    }
+    dir.fails(&format!("info {}", uri(&server, &stranger)), &["nbds"]);
+    refused(&dir, "nbdinfo", &server.uri("").replace("nbds:", "nbd:"));
+    let said = server.end();
+    assert!(said.err.contains("TLS"), "{}", said.err);
+}
+
+#[test]
+fn what_others_can_reach_needs_tls() {
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 1M");
+    dir.fails("serve --listen tcp:0.0.0.0:0 disk.qcow2", &["0.0.0.0", "TLS"]);
+    dir.fails("serve --listen tcp:[::]:0 disk.qcow2", &["::", "TLS"]);
+    std::fs::create_dir(dir.join("empty")).unwrap();
+    dir.fails("serve --listen tcp:0 --tls empty disk.qcow2", &["server-key.pem"]);
+    assert_eq!(dir.run("serve --tls-verify-peer disk.qcow2").code, 2);
+}
