@@ -31,9 +31,13 @@ fn run(words: &[&str]) -> Output {
     // nbdsh takes the first python3, and only the system's knows libnbd.
     let path = std::env::var("PATH").unwrap_or_default();
     let path = if words[0] == "nbdsh" { format!("/usr/bin:{path}") } else { path };
-    let done = Command::new(words[0]).args(&words[1..]).env("PATH", path).output().unwrap();
+    // Some leave files where they are run.
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).env("PATH", path).current_dir(dir.path());
+    let done = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(done.status.success(), "{words:?}: {}{}", text(&done.stdout), text(&done.stderr));
+    assert!(done.status.success(), "{}: {}{}", words.join(" "), text(&done.stdout), text(&done.stderr));
     done
 }
 

@@ -15,7 +15,7 @@ def fails(code, act):
     try:
         act()
     except nbd.Error as e:
-        assert e.errno == code, e
+        assert e.errnum == code, e
     else:
         assert False, "it succeeded"
 
@@ -47,8 +47,13 @@ h.set_export_name("other")
 h.opt_info()
 assert h.get_size() == 1 << 20
 contexts = []
-h.opt_list_meta_context_queries(["base:"], contexts.append)
+h.opt_list_meta_context(contexts.append)
+assert contexts == ["base:allocation", "qemu:allocation-depth"], contexts
+h.add_meta_context("base:")
+contexts.clear()
+h.opt_list_meta_context(contexts.append)
 assert contexts == ["base:allocation"], contexts
+h.clear_meta_contexts()
 h.set_export_name("disk")
 h.add_meta_context("base:allocation")
 h.add_meta_context("no:such")
@@ -119,7 +124,7 @@ h.cache(65536, 65536)
 try:
     h.zero(131072, 131072, nbd.CMD_FLAG_FAST_ZERO)
 except nbd.Error as e:
-    assert e.errno == errno.ENOTSUP, e
+    assert e.errnum == errno.ENOTSUP, e
 
 # One connection sees what another was told is done, and its flush covers it.
 other = connected()
