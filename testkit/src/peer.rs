@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn package(tool: &str) -> &str {
     match tool {
         "qemu-img" | "qemu-io" | "qemu-nbd" => "qemu-utils",
-        "nbdinfo" | "nbdcopy" | "nbdsh" => "libnbd-bin",
+        "nbdinfo" | "nbdcopy" => "libnbd-bin",
+        "nbdsh" => "python3-libnbd",
         "mkfs.ext4" | "e2fsck" | "debugfs" => "e2fsprogs",
         "mkfs.xfs" => "xfsprogs",
         "7zz" => "7zip",
