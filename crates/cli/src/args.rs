@@ -101,7 +101,7 @@ impl Input {
 #[derive(Args)]
 #[command(next_help_heading = "Opening")]
 pub(crate) struct Access {
-    /// Take no locks: look at an image that somebody is using
+    /// Take no locks: to look at an image that somebody is using. Nothing can be written then
     #[arg(short = 'U', long)]
     pub(crate) force_share: bool,
     /// Images may name files beneath this directory too, not only beside or below their own
@@ -116,7 +116,7 @@ pub(crate) struct Access {
     /// Read and write past the host's page cache
     #[arg(long)]
     pub(crate) direct: bool,
-    /// How much memory a format's tables may take
+    /// How much memory a format's tables may take: 16M unless it is said
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) cache: Option<u64>,
 }

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "portolan", version, disable_help_subcommand = true, max_term_width = 100)]
 #[command(after_help = "Disks are named by SPEC: see `portolan help spec`.\n\n\
+    Options have the letters they have in qemu-img, where it has them. Commands that are spelled otherwise there: \
+    map is chart, dd is convert --option offset=SIZE --option size=SIZE.\n\n\
     Exit codes: 0 done, 1 an error, 2 the command line makes no sense, 130 interrupted. \
     compare and check have more: see their help.")]
 struct Args {

@@ -1,8 +1,9 @@
 //! The progress bar: on a terminal, for what takes over a second, never where nobody looks.
 
 use crate::signal;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use portolan::{Onlooker, Progress, Watch};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use portolan::{Onlooker, Progress, Watch, size};
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -59,7 +60,7 @@ impl Shown {
         if !self.seen || self.began.elapsed() < PATIENCE || self.over.load(Ordering::Relaxed) {
             return;
         }
-        let bar = self.bar.get_or_init(|| self.show(progress.total));
+        let bar = self.bar.get_or_init(|| self.show(progress));
         if progress.done == 0 || bar.length() != Some(progress.total) {
             // Another part of the work begins.
             bar.reset();
@@ -69,14 +70,34 @@ impl Shown {
         bar.set_position(progress.done.max(bar.position()));
     }
 
-    fn show(&self, total: u64) -> ProgressBar {
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-        let template = "{msg} {percent:>3}% [{wide_bar}] {binary_bytes}/{binary_total_bytes}  \
-                        {binary_bytes_per_sec}  {eta} left";
+    fn show(&self, progress: Progress) -> ProgressBar {
+        let bar = ProgressBar::with_draw_target(Some(progress.total), ProgressDrawTarget::stderr_with_hz(10));
+        // Before anything that draws it.
+        let bar = bar.with_position(progress.done).with_elapsed(self.began.elapsed());
+        let template = "{msg} {percent:>3}% [{wide_bar}] {binary_bytes}/{binary_total_bytes}  {rate}  {left}";
         if let Ok(style) = ProgressStyle::with_template(template) {
+            let style = style.with_key("rate", |state: &ProgressState, to: &mut dyn Write| {
+                let _ = write!(to, "{}/s", size::show(rate(state) as u64));
+            });
+            let style = style.with_key("left", |state: &ProgressState, to: &mut dyn Write| {
+                if state.pos() == 0 {
+                    return;
+                }
+                let rest = state.len().unwrap_or(0).saturating_sub(state.pos());
+                let seconds = (rest as f64 / rate(state).max(1.0)).round() as u64;
+                let _ = match seconds / 60 {
+                    0 => write!(to, "{seconds} s left"),
+                    minutes => write!(to, "{minutes} min {} s left", seconds % 60),
+                };
+            });
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(self.doing);
-        bar.with_elapsed(self.began.elapsed())
+        bar
     }
+}
+
+/// Bytes a second since the work began: what was done before the bar appeared counts too.
+fn rate(state: &ProgressState) -> f64 {
+    state.pos() as f64 / state.elapsed().as_secs_f64().max(0.001)
 }

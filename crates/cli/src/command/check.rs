@@ -24,7 +24,8 @@ const SHOWN: usize = 20;
     after_help = "Exit codes: 0 nothing is wrong, 1 not checked, 2 corrupt, 3 clusters are leaked (space is \
     lost, data is not).\n\n\
     Examples:\n  \
-    portolan check disk.qcow2"
+    portolan check disk.qcow2\n  \
+    portolan check -r leaks disk.qcow2"
 )]
 pub(crate) struct Args {
     /// The image: its path, or more (see `portolan help spec`)

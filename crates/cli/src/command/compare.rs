@@ -39,7 +39,7 @@ pub(crate) struct Args {
     strict: bool,
     #[command(flatten)]
     told: Told,
-    /// How many threads read
+    /// How many threads read; one more than there are processors, unless it is said
     #[arg(short = 'm', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
     #[command(flatten)]

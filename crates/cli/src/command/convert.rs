@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// The disk: a path, an address, a snapshot of an image (see `portolan help spec`)
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     source: Spec,
-    /// The new file
+    /// The new file; or a block device, which is overwritten in place, with --force
     #[arg(value_name = "FILE", value_parser = args::new_file())]
     target: PathBuf,
     /// The new file's format: raw or qcow2; without it, its name's ending decides
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Share ranges of files where the file system can: auto, never, or always (an error where it cannot)
     #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     reflink: When,
-    /// How many threads work
+    /// How many threads work; as many as do good here, unless it is said
     #[arg(short = 'm', long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
     #[command(flatten)]

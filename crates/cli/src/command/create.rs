@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// The backing file, as the image will name it: relative to the image
     #[arg(short, long, value_name = "FILE")]
     backing: Option<String>,
-    /// The backing file's format
+    /// The backing file's format: needed with -b, since readers do not guess it
     #[arg(short = 'F', long, value_name = "FORMAT")]
     backing_format: Option<String>,
     /// Do not look whether the backing file is there

@@ -16,10 +16,10 @@ use portolan::size::show;
     portolan rebase -u -b moved/base.qcow2 -F qcow2 overlay.qcow2\n  \
     portolan rebase -b \"\" overlay.qcow2        (stands alone afterwards)")]
 pub(crate) struct Args {
-    /// The new backing file, as the image will name it: relative to the image; \"\" for none
+    /// The new backing file, as the image will name it: relative to the image; "" for none
     #[arg(short, long, value_name = "FILE")]
     backing: String,
-    /// The new backing file's format
+    /// The new backing file's format: needed, since readers do not guess it
     #[arg(short = 'F', long, value_name = "FORMAT")]
     backing_format: Option<String>,
     /// Only change the name, whatever the files hold
