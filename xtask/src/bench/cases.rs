@@ -7,6 +7,7 @@ use super::cli;
 use super::data::{Data, Sizes};
 use super::qemu::{self, Conversion, Durability};
 use super::scratch::Dirs;
+use super::serving;
 
 /// Every row, in the order of the page.
 pub(super) fn all(binary: &Path, dirs: &Dirs, sizes: &Sizes) -> Vec<Case> {
@@ -16,6 +17,7 @@ pub(super) fn all(binary: &Path, dirs: &Dirs, sizes: &Sizes) -> Vec<Case> {
     cases.extend(house.compressing());
     cases.push(house.opening());
     cases.extend(house.random_reading());
+    cases.extend(serving::all(binary, dirs, sizes));
     cases
 }
 
@@ -67,10 +69,12 @@ impl Rows<'_> {
             place: Place::Plain,
             cache,
             inputs: vec![input],
+            needs: Vec::new(),
             ours: cli::convert(self.binary, (&source, formats.from), &ours, formats.to),
             peers: conversion.any(durability),
             repeat: 1,
             score: Score::Wall,
+            requests: None,
             check: Check::Images { format: formats.to, source: (source.clone(), formats.from) },
             bars: vec![Bar::Ratio(1.2), Bar::RssMib(64.0)],
             payload: self.sizes.half / 2,
@@ -112,10 +116,12 @@ impl Rows<'_> {
             place: Place::Reflink,
             cache: Cache::AsIs,
             inputs: vec![input],
+            needs: Vec::new(),
             ours: cli::convert(self.binary, (&source, formats.from), &ours, formats.to),
             peers,
             repeat: 1,
             score: Score::Wall,
+            requests: None,
             check: Check::Images { format: formats.to, source: (source.clone(), formats.from) },
             bars,
             payload: self.sizes.full,
@@ -141,10 +147,12 @@ impl Rows<'_> {
             place: Place::Plain,
             cache: Cache::Warm,
             inputs: vec![input],
+            needs: Vec::new(),
             ours: cli::compress(self.binary, (&source, "raw"), &ours, codec),
             peers: conversion.compressing(codec),
             repeat: 1,
             score: Score::Wall,
+            requests: None,
             check: Check::Images { format: "qcow2", source: (source.clone(), "raw") },
             bars: vec![Bar::Ratio(1.2), Bar::Size(1.02)],
             payload: self.sizes.mixed,
@@ -158,7 +166,7 @@ impl Rows<'_> {
             ours: cli::info(self.binary, &image),
             peers: vec![qemu::info(&image)],
             repeat: 20,
-            check: Check::SameField(cli::VIRTUAL_SIZE),
+            check: Check::SameNumber(cli::VIRTUAL_SIZE),
             bars: vec![Bar::Ratio(1.0)],
             ..self.mapped("info-1tib", "open + info of a 1 TiB qcow2, 20 times")
         }
@@ -173,7 +181,7 @@ impl Rows<'_> {
         let uniform = Case {
             ours,
             peers,
-            score: Score::Figure(cli::IOPS),
+            score: Score::Most(cli::IOPS),
             bars: vec![Bar::RssMib(64.0)],
             ..self.mapped(
                 "random-uniform",
@@ -184,7 +192,7 @@ impl Rows<'_> {
         let skewed = Case {
             ours,
             peers,
-            score: Score::Figure(cli::IOPS),
+            score: Score::Most(cli::IOPS),
             bars: vec![Bar::Ratio(0.9), Bar::RssMib(64.0)],
             ..self.mapped("random-80-20", "the same, 80% of the reads in 20% of the image")
         };
@@ -199,10 +207,12 @@ impl Rows<'_> {
             place: Place::Plain,
             cache: Cache::AsIs,
             inputs: vec![Data::MappedQcow2],
+            needs: Vec::new(),
             ours: Side::prints("", Vec::new()),
             peers: Vec::new(),
             repeat: 1,
             score: Score::Wall,
+            requests: None,
             check: Check::Nothing,
             bars: Vec::new(),
             payload: 0,

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::case::{Side, word, words};
+use super::case::{Figure, Server, Side, word, words};
+use super::servers::Served;
 
 /// Makes an argument list of words that may be borrowed or made.
 macro_rules! argv {
@@ -12,7 +13,8 @@ macro_rules! argv {
 /// `portolan convert -f FORMAT -O FORMAT SRC DST`. Our convert is durable: it flushes before it renames.
 pub(super) fn convert(binary: &Path, (source, from): (&Path, &str), output: &Path, to: &str) -> Side {
     let command = argv![word(binary), "convert", "-f", from, "-O", to, word(source), word(output)];
-    Side { label: "convert".to_owned(), commands: vec![command], output: Some(output.to_owned()) }
+    let output = Some(output.to_owned());
+    Side { label: "convert".to_owned(), commands: vec![command], output, ..Side::default() }
 }
 
 /// The same into a compressed qcow2.
@@ -28,15 +30,19 @@ pub(super) fn info(binary: &Path, image: &Path) -> Side {
     Side::prints("info --json", argv![word(binary), "info", word(image), "--json"])
 }
 
-/// The field of `info --json` that holds the size a guest sees; QEMU's name for it.
-pub(super) const VIRTUAL_SIZE: &str = "virtual-size";
+/// Where `info --json` tells the size a guest sees; QEMU's name for it.
+pub(super) const VIRTUAL_SIZE: &str = "/virtual-size";
 
 /// The metadata cache of the row that has to do with little memory.
 pub(super) const SMALL_CACHE: &str = "16M";
 /// A cache that holds all 128 MiB of L2 tables of a 1 TiB image.
 pub(super) const LARGE_CACHE: &str = "1G";
-/// The figure that `portolan bench --json` is judged by.
-pub(super) const IOPS: &str = "iops";
+/// The figures that `portolan bench --json` is judged by.
+pub(super) const IOPS: Figure = Figure { at: "/iops", unit: "iops" };
+pub(super) const BYTES: Figure = Figure { at: "/bytes-per-second", unit: "bytes a second" };
+pub(super) const MEDIAN: Figure = Figure { at: "/latency/p50", unit: "ns" };
+/// Where it tells how many requests there were.
+pub(super) const REQUESTS: &str = "/operations";
 
 /// `portolan bench`: random 4k reads, 32 at a time; `hot` gives a part of the image most of them.
 pub(super) fn random_read(binary: &Path, image: &Path, cache: &str, seconds: u32, hot: Option<&str>) -> Side {
@@ -48,4 +54,23 @@ pub(super) fn random_read(binary: &Path, image: &Path, cache: &str, seconds: u32
     }
     command.extend([word(image), "--json".to_owned()]);
     Side::prints(&format!("bench --cache {cache}"), command)
+}
+
+/// `portolan serve`.
+pub(super) fn serve(binary: &Path, served: &Served) -> Server {
+    let listen = format!("unix:{}", word(&served.socket));
+    let mut command = argv![word(binary), "serve", "--quiet", "--listen", listen, "-f", served.format];
+    if !served.writable {
+        command.push("--read-only".to_owned());
+    }
+    command.push(word(&served.image));
+    Server { command, socket: served.socket.clone() }
+}
+
+/// `portolan bench` as the load on a server, whoever made that. With `more` switches.
+pub(super) fn load(binary: &Path, socket: &Path, seconds: u32, more: &[&str]) -> Vec<String> {
+    let mut command = argv![word(binary), "bench", "--json", "--seconds", seconds.to_string(), "-f", "raw"];
+    command.extend(words(more));
+    command.push(format!("nbd+unix:///?socket={}", word(socket)));
+    command
 }

@@ -23,13 +23,29 @@ pub(super) struct Sizes {
     /// The image that is compressed.
     pub(super) mixed: u64,
     pub(super) read_seconds: u32,
+    /// The image that is served.
+    pub(super) served: u64,
+    pub(super) load_seconds: u32,
 }
 
 /// The sizes that count.
-pub(super) const FULL: Sizes =
-    Sizes { half: 4096 * MIB, full: 10240 * MIB, mixed: 2048 * MIB, read_seconds: 10 };
+pub(super) const FULL: Sizes = Sizes {
+    half: 4096 * MIB,
+    full: 10240 * MIB,
+    mixed: 2048 * MIB,
+    read_seconds: 10,
+    served: 1024 * MIB,
+    load_seconds: 2,
+};
 /// Sizes to try the harness with.
-pub(super) const QUICK: Sizes = Sizes { half: 256 * MIB, full: 512 * MIB, mixed: 128 * MIB, read_seconds: 1 };
+pub(super) const QUICK: Sizes = Sizes {
+    half: 256 * MIB,
+    full: 512 * MIB,
+    mixed: 128 * MIB,
+    read_seconds: 1,
+    served: 128 * MIB,
+    load_seconds: 1,
+};
 
 const TIB: u64 = 1 << 40;
 
@@ -42,6 +58,13 @@ pub(super) enum Data {
     FullQcow2,
     MixedRaw,
     MappedQcow2,
+    ServedRaw,
+    ServedQcow2,
+    /// Nothing of its own, over the one before.
+    ServedOverlay,
+    /// These two are written over.
+    WrittenRaw,
+    WrittenQcow2,
 }
 
 impl Data {
@@ -54,6 +77,11 @@ impl Data {
             Data::FullQcow2 => "full.1.qcow2",
             Data::MixedRaw => "mixed.1.raw",
             Data::MappedQcow2 => "mapped-1tib.1.qcow2",
+            Data::ServedRaw => "served.1.raw",
+            Data::ServedQcow2 => "served.1.qcow2",
+            Data::ServedOverlay => "served-overlay.1.qcow2",
+            Data::WrittenRaw => "written.1.raw",
+            Data::WrittenQcow2 => "written.1.qcow2",
         }
     }
 
@@ -93,6 +121,12 @@ impl Data {
             Data::HalfQcow2 => qemu::to_qcow2(&sibling(Data::HalfRaw)?, path),
             Data::FullQcow2 => qemu::to_qcow2(&sibling(Data::FullRaw)?, path),
             Data::MappedQcow2 => qemu::mapped(path, TIB),
+            Data::ServedRaw | Data::WrittenRaw => raw(path, sizes.served, Fill::Full),
+            Data::ServedQcow2 | Data::WrittenQcow2 => qemu::to_qcow2(&sibling(Data::ServedRaw)?, path),
+            Data::ServedOverlay => {
+                sibling(Data::ServedQcow2)?;
+                qemu::overlay(Data::ServedQcow2.name(), path)
+            }
         }
     }
 }

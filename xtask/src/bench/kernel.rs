@@ -1,4 +1,4 @@
-//! The two things only the kernel can do for a benchmark: account for a child, and hide our mounts.
+//! What only the kernel can do for a benchmark: account for processes, end them, and hide our mounts.
 
 use std::io;
 use std::process::Child;
@@ -48,6 +48,31 @@ pub(super) fn wait(child: &Child) -> io::Result<Usage> {
 fn time(time: libc::timeval) -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+}
+
+/// The processor time a running process has had, user and system, threads that have ended included.
+pub(super) fn cpu_of(pid: u32) -> io::Result<Duration> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    let mut clock = 0;
+    // SAFETY: the pointer is to a live clockid_t, which is all that is written.
+    let failed = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+    if failed != 0 {
+        return Err(io::Error::from_raw_os_error(failed));
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec, which is all that is written.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let whole = |n: i64| u64::try_from(n).unwrap_or(0);
+    Ok(Duration::from_secs(whole(time.tv_sec)) + Duration::from_nanos(whole(time.tv_nsec)))
+}
+
+/// Asks a child to end.
+pub(super) fn ask_to_end(pid: u32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: kill takes no pointers. The child was not waited for, so its number is nobody else's.
+    if unsafe { libc::kill(pid, libc::SIGTERM) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Gives this process a mount table of its own: what it mounts is gone when it ends, however it ends.

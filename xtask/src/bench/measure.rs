@@ -9,37 +9,58 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::case::{Cache, Case, Score, Side, figure};
+use super::case::{Cache, Case, Score, Side, number};
 use super::data::Sizes;
 use super::kernel;
 use super::scratch::Scratch;
+use super::server::Running;
 use crate::process;
 
 /// What one run cost.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Sample {
     pub(super) wall: Duration,
+    /// Of the server where there is one, else of the commands.
     pub(super) cpu: Duration,
+    /// Likewise.
     pub(super) max_rss_bytes: u64,
+    /// The server's before the load.
+    pub(super) rest_rss_bytes: u64,
+    /// How many requests were made, where that is told.
+    pub(super) requests: f64,
     /// Bytes that reached the device, where it is ours alone; else the blocks of the output.
     pub(super) written_bytes: u64,
     /// Length of the output file.
     pub(super) output_bytes: u64,
-    /// What the row is judged by: seconds, or the figure it names.
+    /// What the row is judged by: seconds, bytes, or the figure it names.
     pub(super) score: f64,
     /// What the last command printed.
     pub(super) said: String,
 }
 
+impl Sample {
+    /// Processor time for each request, in microseconds.
+    pub(super) fn cpu_each(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.requests.max(1.0)
+    }
+}
+
 /// Runs one side of a row once.
 pub(super) fn sample(case: &Case, side: &Side, scratch: &Scratch) -> Result<Sample> {
-    settle(case, scratch)?;
+    settle(case, side, scratch)?;
+    let server = side.server.as_ref().map(|server| Running::start(server, &scratch.dir)).transpose()?;
     let before = scratch.device_written()?;
     let mut sample = Sample::default();
     for _ in 0..case.repeat {
         for command in &side.commands {
             run(command, &scratch.dir, &mut sample)?;
         }
+    }
+    if let Some(server) = server {
+        let used = server.used()?;
+        (sample.cpu, sample.max_rss_bytes, sample.rest_rss_bytes) =
+            (used.cpu, used.max_rss_bytes, used.rest_rss_bytes);
+        server.stop()?;
     }
     if let Some(meta) = side.output.as_ref().map(fs::metadata) {
         let meta = meta.context("no output")?;
@@ -49,16 +70,24 @@ pub(super) fn sample(case: &Case, side: &Side, scratch: &Scratch) -> Result<Samp
     if let (Some(before), Some(after)) = (before, scratch.device_written()?) {
         sample.written_bytes = after - before;
     }
+    if let Some(at) = case.requests {
+        sample.requests = number(&sample.said, at)?;
+    }
     sample.score = match case.score {
         Score::Wall => sample.wall.as_secs_f64(),
-        Score::Figure(field) => figure(&sample.said, field)?,
+        Score::Most(figure) | Score::Least(figure) => number(&sample.said, figure.at)?,
+        Score::Rss => float(sample.max_rss_bytes),
     };
     Ok(sample)
 }
 
-/// Removes what was written before and waits until it has settled; then makes the cache what the row wants.
-fn settle(case: &Case, scratch: &Scratch) -> Result<()> {
+/// Removes what was written before, makes what has to be there, and waits until that has settled; then makes the cache
+/// what the row wants.
+fn settle(case: &Case, side: &Side, scratch: &Scratch) -> Result<()> {
     remove_outputs(case)?;
+    for command in &side.before {
+        process::output(&mut process::command(command))?;
+    }
     scratch.sync()?;
     match case.cache {
         Cache::AsIs => Ok(()),
@@ -110,6 +139,11 @@ fn run(words: &[String], dir: &Path, sample: &mut Sample) -> Result<()> {
         bail!("`{}`: exit {}: {}", process::shown(&command), usage.code, said.trim());
     }
     Ok(())
+}
+
+/// Sizes here are far below 2^52: nothing is lost.
+pub(super) fn float(value: u64) -> f64 {
+    value as f64
 }
 
 /// Makes what the row works on, once.

@@ -2,7 +2,8 @@
 //!
 //! A [`Case`](case::Case) is one row of docs/benchmarks.md. [`cases`] lists them; [`cli`] and [`qemu`] spell the
 //! command lines of the two sides; [`data`] makes what they work on, on a [`scratch`] file system; [`pairs`] runs
-//! them alternately, [`measure`] one run of one side; [`report`] tells the result.
+//! them alternately, [`measure`] one run of one side; [`report`] tells the result. Where the sides are servers
+//! ([`serving`], [`servers`]), the commands are the load on them, and what counts is the [`server`]'s.
 //!
 //! A machine is never quiet, so nothing here compares two runs of the bench: only the two halves of one pair.
 
@@ -18,6 +19,9 @@ mod pairs;
 mod qemu;
 mod report;
 mod scratch;
+mod server;
+mod servers;
+mod serving;
 #[cfg(test)]
 mod tests;
 
@@ -126,8 +130,11 @@ fn measure_all(
         };
         for case in here {
             println!("\n== {}: {}", case.name, case.work);
+            let lacks = case.needs.iter().find_map(|need| need.lacks());
             let row = if case.cache == Cache::Cold && !process::is_root() {
                 Row::not_run(case, "only root can empty the page cache")
+            } else if let Some(reason) = lacks {
+                Row::not_run(case, &reason)
             } else {
                 pairs::measure(case, &scratch, sizes, effort)
                     .unwrap_or_else(|error| Row::failed(case, &format!("{error:#}")))

@@ -34,8 +34,8 @@ impl Pair {
     /// How many times better ours is.
     pub(super) fn ratio(&self, score: Score) -> f64 {
         match score {
-            Score::Wall => self.peer.score / self.ours.score,
-            Score::Figure(_) => self.ours.score / self.peer.score,
+            Score::Wall | Score::Least(_) | Score::Rss => self.peer.score / self.ours.score,
+            Score::Most(_) => self.ours.score / self.peer.score,
         }
     }
 }
@@ -60,10 +60,10 @@ pub(super) fn measure(case: &Case, scratch: &Scratch, sizes: &Sizes, effort: Eff
 /// Runs both sides without counting, and makes sure that they do the same. Gives the peer's best.
 fn warm_up<'a>(case: &'a Case, scratch: &Scratch, effort: Effort) -> Result<&'a Side> {
     let ours = measure::sample(case, &case.ours, scratch).context("ours")?;
-    case::verify(case, &case.ours).context("our result is wrong")?;
+    case::verify(case, &case.ours, &scratch.dir).context("our result is wrong")?;
     let best = fastest(case, scratch, effort)?;
     let peer = measure::sample(case, best, scratch).context("the peer")?;
-    case::verify(case, best).context("the peer's result is wrong")?;
+    case::verify(case, best, &scratch.dir).context("the peer's result is wrong")?;
     case::agree(case, &ours.said, &peer.said)?;
     Ok(best)
 }
@@ -76,10 +76,10 @@ fn fastest<'a>(case: &'a Case, scratch: &Scratch, effort: Effort) -> Result<&'a 
     let mut best: Option<(&Side, f64)> = None;
     for peer in &case.peers {
         match try_out(case, peer, scratch, effort.tries) {
-            Ok(seconds) => {
-                println!("   {seconds:8.3} s  {}", peer.label);
-                if best.is_none_or(|(_, least)| seconds < least) {
-                    best = Some((peer, seconds));
+            Ok(score) => {
+                println!("   {score:12.3}  {}", peer.label);
+                if best.is_none_or(|(_, other)| case.score.is_better(score, other)) {
+                    best = Some((peer, score));
                 }
             }
             // Not every file system can do O_DIRECT, and not every version has every flag.
@@ -90,9 +90,12 @@ fn fastest<'a>(case: &'a Case, scratch: &Scratch, effort: Effort) -> Result<&'a 
 }
 
 fn try_out(case: &Case, peer: &Side, scratch: &Scratch, tries: usize) -> Result<f64> {
-    let mut seconds = f64::INFINITY;
-    for _ in 0..tries {
-        seconds = seconds.min(measure::sample(case, peer, scratch)?.wall.as_secs_f64());
+    let mut best = measure::sample(case, peer, scratch)?.score;
+    for _ in 1..tries {
+        let score = measure::sample(case, peer, scratch)?.score;
+        if case.score.is_better(score, best) {
+            best = score;
+        }
     }
-    Ok(seconds)
+    Ok(best)
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::case::{Side, word, words};
+use super::case::{Server, Side, word, words};
+use super::servers::Served;
 use crate::process;
 
 /// What the last of `qemu-img convert`'s flags say about flushing.
@@ -73,7 +74,7 @@ impl Conversion<'_> {
         command.extend(words(more));
         let label = [&words(&["qemu-img", "convert"]), &command[6..]].concat().join(" ");
         command.extend([word(self.source), word(self.output)]);
-        Side { label, commands: vec![command], output: Some(self.output.to_owned()) }
+        Side { label, commands: vec![command], output: Some(self.output.to_owned()), ..Side::default() }
     }
 }
 
@@ -81,6 +82,40 @@ impl Conversion<'_> {
 pub(super) fn info(image: &Path) -> Side {
     let command = [words(&["qemu-img", "info", "--output=json"]), vec![word(image)]].concat();
     Side::prints("qemu-img info --output=json", command)
+}
+
+/// Ways in which `qemu-nbd` has been the fastest with the page cache.
+const SERVING: &[&str] = &["io_uring", "threads"];
+
+/// `qemu-nbd`, once for each way, and what it is called.
+pub(super) fn serve(served: &Served) -> Vec<(String, Server)> {
+    let way = |aio: &&str| {
+        let flags = ["-f", served.format, "--cache=writeback", &format!("--aio={aio}")];
+        let label = format!("qemu-nbd {}", flags.join(" "));
+        let mut command = words(&["qemu-nbd", "-t", "-e", "16", "-k", &word(&served.socket)]);
+        command.extend(words(&flags));
+        if !served.writable {
+            command.push("-r".to_owned());
+        }
+        command.push(word(&served.image));
+        (label, Server { command, socket: served.socket.clone() })
+    };
+    SERVING.iter().map(way).collect()
+}
+
+/// Fails unless what is served at the socket is what the image holds.
+pub(super) fn serves(socket: &Path, image: &Path, format: &str) -> Result<()> {
+    let uri = format!("nbd+unix:///?socket={}", word(socket));
+    let command = words(&["qemu-img", "compare", "-q", "-f", "raw", "-F", format, &uri, &word(image)]);
+    process::output(&mut process::command(&command)).map(drop)
+}
+
+/// Fails unless the qcow2 is sound. Clusters that nobody uses are no damage.
+pub(super) fn sound(image: &Path) -> Result<()> {
+    let mut command = process::command(&words(&["qemu-img", "check", "-q", "-f", "qcow2", &word(image)]));
+    let status = command.status()?;
+    anyhow::ensure!(matches!(status.code(), Some(0 | 3)), "`{}`: {status}", process::shown(&command));
+    Ok(())
 }
 
 /// Fails unless the image is valid and holds the same bytes as the source.
@@ -107,4 +142,15 @@ pub(super) fn mapped(output: &Path, bytes: u64) -> Result<()> {
     let command =
         words(&["qemu-img", "create", "-f", "qcow2", "-o", "preallocation=metadata", &word(output), &size]);
     process::output(&mut process::command(&command)).map(drop)
+}
+
+/// Makes a qcow2 that holds nothing and stands on another, which lies beside it.
+pub(super) fn overlay(base: &str, output: &Path) -> Result<()> {
+    let command = words(&["qemu-img", "create", "-f", "qcow2", "-F", "qcow2", "-b", base, &word(output)]);
+    process::output(&mut process::command(&command)).map(drop)
+}
+
+/// The command that makes an empty qcow2.
+pub(super) fn create(output: &Path, bytes: u64) -> Vec<String> {
+    words(&["qemu-img", "create", "-q", "-f", "qcow2", &word(output), &bytes.to_string()])
 }

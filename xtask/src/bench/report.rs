@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::case::{Bar, Case, MIB, Score};
-use super::measure::{Sample, median};
+use super::measure::{Sample, float, median};
 use super::pairs::Pair;
 use super::{machine, notes};
 
@@ -51,8 +51,9 @@ impl Row {
             "peer": score(|pair| &pair.peer),
             "ratio": format!("{}×", short(median(ratios()))),
             "spread": format!("{}–{}", short(least), short(most)),
-            "cpu": both(|side| seconds(median(side.iter().map(|sample| sample.cpu.as_secs_f64())))),
+            "cpu": both(if case.requests.is_some() { cpu_each } else { cpu }),
             "rss": both(|side| bytes(side.iter().map(|sample| sample.max_rss_bytes).max())),
+            "rest": both(|side| bytes(side.iter().map(|sample| sample.rest_rss_bytes).max())),
             "written": both(|side| bytes(side.iter().map(|sample| sample.written_bytes).max())),
             "size": both(|side| bytes(side.iter().map(|sample| sample.output_bytes).max())),
             "bars": bars.join(", "),
@@ -87,7 +88,10 @@ impl Row {
     pub(super) fn spoken(&self) -> String {
         let ratio = match self.cell("ratio") {
             "" => String::new(),
-            ratio => format!("{ratio} ({}), RSS {}, ", self.cell("spread"), self.cell("rss")),
+            ratio => {
+                let [spread, rss, cpu] = ["spread", "rss", "cpu"].map(|name| self.cell(name));
+                format!("{ratio} ({spread}), RSS {rss}, CPU {cpu}, ")
+            }
         };
         format!("{:<36} {ratio}{}", self.name, self.cell("verdict"))
     }
@@ -131,6 +135,20 @@ fn missed(case: &Case, bar: Bar, pairs: &[Pair]) -> Option<String> {
             let size = worst(|pair| float(pair.ours.output_bytes) / float(pair.peer.output_bytes.max(1)));
             (size <= at_most, format!("size {size:.3}×"))
         }
+        Bar::Share(at_most) => {
+            let share = 1.0 / median(pairs.iter().map(|pair| pair.ratio(case.score)));
+            (share <= at_most, format!("{share:.3}× the peer's"))
+        }
+        Bar::CpuEach(at_most) => {
+            let share = median(pairs.iter().map(|pair| pair.ours.cpu_each() / pair.peer.cpu_each()));
+            (share <= at_most, format!("CPU a request {share:.3}×"))
+        }
+        Bar::RestRss(at_most) => {
+            let share =
+                |pair: &Pair| float(pair.ours.rest_rss_bytes) / float(pair.peer.rest_rss_bytes.max(1));
+            let share = median(pairs.iter().map(share));
+            (share <= at_most, format!("RSS at rest {share:.2}×"))
+        }
     };
     (!held).then_some(reached)
 }
@@ -152,14 +170,19 @@ Of the flags the peer could be given, those that were fastest on this machine, t
 Portolan's convert always flushes before it renames its output into place. `qemu-img convert` as it comes flushes
 nothing; rows named `durable` give both sides the same promise. Before each run the outputs are removed and the file
 system is synced. Warm: the inputs have just been read. Cold: the page cache has just been emptied.
+
+Rows named `nbd` measure servers. Each run starts the server anew and puts the same load on it: `portolan bench`, which
+costs less for a request than any of the servers, or fio's nbd engine where the name says so. Load and server share the
+machine. Before the pairs are measured, what both serve is compared with the image, or what both wrote is checked.
 ";
 
 /// The page of all rows: this run's, and those kept from runs before.
 pub(super) fn page(all: &[Case], store: &Path, machine: &str, versions: &[String]) -> Result<String> {
     let mut results = String::from("| row | ours | peer | ratio | spread | bar | verdict | date |\n");
     results.push_str("|---|---|---|---|---|---|---|---|\n");
-    let mut costs = String::from("| row | CPU | RSS | written | output | pairs | the peer's command |\n");
-    costs.push_str("|---|---|---|---|---|---|---|\n");
+    let mut costs =
+        String::from("| row | CPU | RSS before | RSS | written | output | pairs | the peer's command |\n");
+    costs.push_str("|---|---|---|---|---|---|---|---|\n");
     let mut works = String::new();
     let mut noted = String::new();
     for case in all {
@@ -174,7 +197,7 @@ pub(super) fn page(all: &[Case], store: &Path, machine: &str, versions: &[String
         writeln!(results, "| {name} | {result} |")?;
         if cells["ours"].is_string() {
             let pairs = &cells["pairs"];
-            let cost = line(&["cpu", "rss", "written", "size"]);
+            let cost = line(&["cpu", "rest", "rss", "written", "size"]);
             writeln!(costs, "| {name} | {cost} | {pairs} | `{}` |", line(&["peer_flags"]))?;
         }
         writeln!(works, "- **{name}**: {}", case.work)?;
@@ -186,6 +209,7 @@ pub(super) fn page(all: &[Case], store: &Path, machine: &str, versions: &[String
     write!(page, "\n## Results\n\n{results}\n## What is measured\n\n{works}")?;
     write!(page, "\n## Costs, ours / the peer's\n\n{costs}")?;
     page.push_str("\nCPU is the median of user and system time; RSS, bytes written and output length are the largest seen.\n");
+    page.push_str("Where a server is measured, CPU, for each request, and RSS, before the load and under it, are the server's.\n");
     page.push_str(
         "Bytes written are what reached the device on XFS, and the blocks of the output elsewhere.\n",
     );
@@ -199,10 +223,19 @@ fn cell<'a>(cells: &'a Value, name: &str) -> &'a str {
     cells[name].as_str().unwrap_or_default()
 }
 
+fn cpu(side: &[&Sample]) -> String {
+    seconds(median(side.iter().map(|sample| sample.cpu.as_secs_f64())))
+}
+
+fn cpu_each(side: &[&Sample]) -> String {
+    format!("{:.2} µs each", median(side.iter().map(|sample| sample.cpu_each())))
+}
+
 fn told_score(score: Score, value: f64) -> String {
     match score {
         Score::Wall => seconds(value),
-        Score::Figure(name) => format!("{value:.0} {name}"),
+        Score::Most(figure) | Score::Least(figure) => format!("{value:.0} {}", figure.unit),
+        Score::Rss => format!("{:.1} MiB", value / float(MIB)),
     }
 }
 
@@ -227,9 +260,4 @@ fn short(value: f64) -> String {
         _ if value >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
-}
-
-/// Sizes here are far below 2^52: nothing is lost.
-fn float(value: u64) -> f64 {
-    value as f64
 }

@@ -33,6 +33,11 @@ impl Dirs {
         }
     }
 
+    /// Where servers listen: a socket's name must be short.
+    pub(super) fn socket(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("portolan-bench-{}.sock", std::process::id()))
+    }
+
     pub(super) fn path(&self, data: Data) -> PathBuf {
         self.of(data.place()).join(data.name())
     }
@@ -61,7 +66,7 @@ impl Scratch {
         match place {
             Place::Plain if is_ext4(&dir)? => Ok(Scratch::plain(dir)),
             Place::Plain => {
-                let needed = 3 * sizes.half + 3 * sizes.mixed;
+                let needed = 3 * sizes.half + 3 * sizes.mixed + 16 * sizes.served;
                 Scratch::mount(dir, "ext4", &["-q", "-F"], Room { needed, apparent: needed })
             }
             // Both sources and one full output. The device claims to be far larger: with reverse mapping XFS

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::case::{Bar, Cache, Case, Check, MIB, Place, Score, Side, figure, words};
+use super::case::{Bar, Cache, Case, Check, Figure, MIB, Need, Place, Score, Server, Side, number, words};
 use super::data::{self, Fill, Sizes};
 use super::measure::{Sample, median};
 use super::pairs::{self, Effort, Pair};
@@ -11,7 +11,8 @@ use super::report::{self, Row};
 use super::scratch::{Dirs, Scratch};
 use super::{cases, kernel, parse};
 
-const SMALL: Sizes = Sizes { half: 4 * MIB, full: 4 * MIB, mixed: 4 * MIB, read_seconds: 1 };
+const SMALL: Sizes =
+    Sizes { half: 4 * MIB, full: 4 * MIB, mixed: 4 * MIB, read_seconds: 1, served: 4 * MIB, load_seconds: 1 };
 
 /// A folder of the test's own, removed at its end.
 struct Folder(PathBuf);
@@ -41,6 +42,7 @@ fn copy_case(folder: &Folder) -> Case {
         label: format!("dd {bs}"),
         commands: vec![words(&["dd", &format!("if={source}"), &format!("of={peer}"), bs])],
         output: Some(folder.0.join("peer")),
+        ..Side::default()
     };
     let mut broken = dd("bs=1M");
     broken.commands[0].push("of".to_owned());
@@ -50,14 +52,17 @@ fn copy_case(folder: &Folder) -> Case {
         place: Place::Plain,
         cache: Cache::AsIs,
         inputs: Vec::new(),
+        needs: Vec::new(),
         ours: Side {
             label: "cp".to_owned(),
             commands: vec![words(&["cp", "--reflink=never", &source, &ours])],
             output: Some(folder.0.join("ours")),
+            ..Side::default()
         },
         peers: vec![broken, dd("bs=16"), dd("bs=1M")],
         repeat: 1,
         score: Score::Wall,
+        requests: None,
         check: Check::Nothing,
         bars: vec![Bar::Ratio(0.0), Bar::RssMib(64.0), Bar::Size(1.0)],
         payload: 4 * MIB,
@@ -100,6 +105,8 @@ fn pair(ours: f64, peer: f64) -> Pair {
         max_rss_bytes: 32 * MIB,
         written_bytes: MIB,
         output_bytes: 100,
+        cpu: Duration::from_secs_f64(score),
+        requests: 1e6,
         ..Sample::default()
     };
     Pair { ours: sample(ours), peer: sample(peer) }
@@ -123,17 +130,25 @@ fn bars_are_held_or_missed_with_what_was_reached() {
         "MISS: RSS 32 MiB, writes 1.0%"
     );
     assert_eq!(verdict(&[Bar::Size(0.9)], &pairs), "MISS: size 1.000×");
+    assert_eq!(verdict(&[Bar::CpuEach(0.77), Bar::Share(0.77)], &pairs), "PASS");
+    assert_eq!(verdict(&[Bar::CpuEach(0.76)], &pairs), "MISS: CPU a request 0.769×");
     assert_eq!(verdict(&[], &pairs), "no bar");
 }
 
 #[test]
 fn a_ratio_above_one_is_always_better() {
     assert_eq!(pair(1.0, 2.0).ratio(Score::Wall), 2.0);
-    assert_eq!(pair(200.0, 100.0).ratio(Score::Figure("iops")), 2.0);
+    let iops = Figure { at: "/iops", unit: "iops" };
+    assert_eq!(pair(200.0, 100.0).ratio(Score::Most(iops)), 2.0);
+    assert_eq!(pair(100.0, 200.0).ratio(Score::Least(iops)), 2.0);
+    assert!(Score::Most(iops).is_better(2.0, 1.0) && Score::Rss.is_better(1.0, 2.0));
     assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
     assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5, "no favour in an even number");
-    assert_eq!(figure("{\"iops\": 7}", "iops").unwrap(), 7.0);
-    assert!(figure("{}", "iops").is_err() && figure("nothing", "iops").is_err());
+    assert_eq!(number("{\"iops\": 7}", "/iops").unwrap(), 7.0);
+    assert_eq!(number("fio: words\n{\"jobs\": [{\"iops\": 7.5}]}\n", "/jobs/0/iops").unwrap(), 7.5);
+    assert!(
+        number("{}", "/iops").is_err() && number("nothing", "/iops").is_err() && number("", "/iops").is_err()
+    );
 }
 
 #[test]
@@ -215,4 +230,61 @@ fn arguments_are_understood() {
     let options = parsed(&["reflink", "--quick", "--pairs", "9"]).unwrap();
     assert!(options.quick && options.filter == "reflink" && options.pairs == Some(9));
     assert!(parsed(&["--fast"]).is_err() && parsed(&["--pairs"]).is_err());
+}
+
+/// nbdkit beside itself, under a load that does nothing but say that it was one.
+fn served_case(folder: &Folder, size: &str) -> Case {
+    let socket = folder.0.join("s");
+    let server = |plugin: &str| {
+        let command = words(&["nbdkit", "-f", "-U", &socket.display().to_string(), plugin, size]);
+        Some(Server { command, socket: socket.clone() })
+    };
+    let side = |label: &str, plugin: &str, iops: u32| Side {
+        label: label.to_owned(),
+        before: vec![words(&["touch", &folder.0.join("made").display().to_string()])],
+        server: server(plugin),
+        commands: vec![words(&["echo", &format!("said\n{{\"iops\": {iops}, \"operations\": 10}}")])],
+        output: Some(folder.0.join("made")),
+    };
+    Case {
+        needs: vec![Need::Program("nbdkit")],
+        ours: side("ours", "memory", 300),
+        peers: vec![
+            side("none", "no-such-plugin", 900),
+            side("slow", "memory", 50),
+            side("fast", "memory", 100),
+        ],
+        score: Score::Most(Figure { at: "/iops", unit: "iops" }),
+        requests: Some("/operations"),
+        bars: vec![Bar::Ratio(3.0), Bar::RestRss(2.0)],
+        ..copy_case(folder)
+    }
+}
+
+#[test]
+fn servers_are_measured_under_a_load() {
+    let folder = Folder::new("served");
+    let case = served_case(&folder, "1M");
+    if let Some(reason) = case.needs[0].lacks() {
+        eprintln!("SKIPPED: {reason}");
+        return;
+    }
+    let scratch = Scratch::plain(folder.0.clone());
+    let row = pairs::measure(&case, &scratch, &SMALL, Effort::new(true, None)).unwrap();
+    assert_eq!((row.cell("verdict"), row.cell("peer_flags")), ("PASS", "fast"));
+    assert!(row.cell("cpu").ends_with("µs each") && row.cell("rest").contains("iB"), "{}", row.spoken());
+    assert!(!folder.0.join("s").exists() && !folder.0.join("made").exists());
+    let row = Row::measured(&Case { bars: vec![Bar::Share(0.3)], ..case }, "", &[pair(300.0, 100.0)]);
+    assert_eq!(row.cell("verdict"), "MISS: 0.333× the peer's");
+
+    let broken = served_case(&folder, "no-size");
+    let error = pairs::measure(&broken, &scratch, &SMALL, Effort::new(true, None)).err().unwrap();
+    assert!(format!("{error:#}").contains("no-size"), "{error:#}");
+}
+
+#[test]
+fn what_a_machine_lacks_is_said() {
+    assert!(Need::Program("sh").lacks().is_none());
+    assert!(Need::Program("no-such-program").lacks().unwrap().contains("no-such-program"));
+    assert!(Need::FioEngine("no-such-engine").lacks().unwrap().contains("no-such-engine"));
 }
