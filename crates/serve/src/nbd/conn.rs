@@ -276,29 +276,28 @@ impl Conn {
         Ok(true)
     }
 
-    /// Waits for the bell, for the client to read on where something is pending, and otherwise, if wanted, for
-    /// something to receive.
-    pub(super) fn wait(&self, input: bool, patience: Option<Duration>) -> Result<()> {
-        let want = match (self.has_pending(), input) {
-            (true, _) => Some(PollFlags::OUT),
-            (false, true) => Some(PollFlags::IN),
-            (false, false) => None,
-        };
+    /// Waits for the bell, for the client to read on where something is pending, and, if wanted, for something to
+    /// receive; whether any of it came.
+    pub(super) fn wait(&self, input: bool, patience: Option<Duration>) -> Result<bool> {
+        let mut want = PollFlags::empty();
+        want.set(PollFlags::OUT, self.has_pending());
+        want.set(PollFlags::IN, input);
         let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
-        fds.extend(want.map(|want| PollFd::new(&self.socket, want)));
+        fds.extend((!want.is_empty()).then(|| PollFd::new(&self.socket, want)));
         let patience = patience.and_then(|p| Timespec::try_from(p).ok());
-        match poll(&mut fds, patience.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
+        let happened = match poll(&mut fds, patience.as_ref()) {
+            Ok(count) => count > 0,
+            Err(Errno::INTR) => true,
             Err(e) => return Err(system(e)),
-        }
+        };
         if fds.first().is_some_and(|bell| !bell.revents().is_empty()) {
             // Empty when another look has silenced it: there is no other.
             let _ = rustix::io::read(&self.bell, &mut [0; 8]);
         }
-        if want == Some(PollFlags::OUT) {
+        if want.contains(PollFlags::OUT) {
             self.push_pending();
         }
-        Ok(())
+        Ok(happened)
     }
 }
 

@@ -16,11 +16,14 @@ pub const OPTIONS: usize = 256;
 pub const BATCH: usize = 256 << 10;
 
 /// The longest write that a connection's own thread carries out.
-pub const IN_PLACE: usize = 64 << 10;
+pub const IN_PLACE: usize = 256 << 10;
 
-/// How much may be written in place on connections' threads between two flushes. Beyond it the system will soon
-/// make writers wait for the disk, and that is for proxies to do.
-pub const UNFLUSHED: u64 = 64 << 20;
+/// How long such a write may take. One that takes longer was made to wait for the disk, by a system that has more
+/// unwritten data than it likes, and waiting is for proxies.
+pub const IN_PLACE_PATIENCE: Duration = Duration::from_millis(2);
+
+/// For how long proxies carry out all writes after that.
+pub const IN_PLACE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a server's owner may set.
 #[derive(Clone, Debug)]
@@ -35,7 +38,8 @@ pub struct Limits {
     pub connections: usize,
     /// How long a handshake may take, TLS included.
     pub handshake: Duration,
-    /// How long a connection may be silent with nothing under way; forever where none is given.
+    /// How long a connection may be silent with nothing under way, or read nothing of what it asked for; forever
+    /// where none is given.
     pub idle: Option<Duration>,
     /// How long clients are given to take their replies when the server stops.
     pub drain: Duration,

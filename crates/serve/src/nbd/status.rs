@@ -20,6 +20,12 @@ const PLACE_ZERO: u64 = 1;
 const PLACE_RAW: u64 = 2;
 const PLACE_CODED: u64 = 3;
 
+/// How long a reply can be at most.
+pub(super) fn longest(session: &Session) -> u64 {
+    let extents = session.contexts.len().saturating_mul(STATUS_EXTENTS);
+    u64::try_from(extents.saturating_mul(size_of::<StatusExtent>())).unwrap_or(u64::MAX)
+}
+
 /// Appends the reply to a block status request: a chunk for each context.
 pub(super) fn answer(
     session: &Session,

@@ -4,9 +4,10 @@
 use super::act::Act;
 use super::buffer::{Input, Output};
 use super::conn::{Conn, Received};
-use super::limits::{BATCH, Limits};
+use super::limits::{BATCH, IN_PLACE, Limits};
 use super::reply;
 use super::session::Session;
+use super::status;
 use crate::array::Array;
 use crate::counters::{Counters, Tally};
 use chart::{Error, Result, Wait};
@@ -94,6 +95,12 @@ impl<'s> Talk<'s> {
 
     fn converse(&mut self) -> Result<()> {
         loop {
+            if self.conn.has_pending() {
+                self.send();
+                if !self.is_taken()? {
+                    return Ok(());
+                }
+            }
             let missing = match self.next()? {
                 Next::Done => {
                     if self.output.len() >= BATCH {
@@ -159,6 +166,10 @@ impl<'s> Talk<'s> {
     fn long(&mut self, request: &Request, len: usize) -> Result<Next> {
         self.send();
         let mut payload = std::mem::take(&mut self.payload);
+        if payload.capacity() < len {
+            // Zeroed memory is only taken when it is written: by what the client sends, not by what it announces.
+            payload = vec![0; len];
+        }
         payload.resize(len, 0);
         let mut have = self.input.filled().len().min(len);
         if let (Some(into), Some(from)) = (payload.get_mut(..have), self.input.filled().get(..have)) {
@@ -166,11 +177,17 @@ impl<'s> Talk<'s> {
         }
         self.input.eat(have);
         while let Some(rest) = payload.get_mut(have..).filter(|rest| !rest.is_empty()) {
-            match self.conn.receive(rest, true)? {
+            // Replies go out meanwhile: there are clients that read one before they send the rest of a payload.
+            let quiet = self.conn.is_idle() && !self.conn.has_pending();
+            match self.conn.receive(rest, quiet)? {
                 Received::Bytes(more) => have = have.saturating_add(more),
                 Received::End => return Ok(Next::Goodbye),
-                Received::Nothing => return Err(silent()),
+                Received::Nothing if quiet => return Err(silent()),
+                Received::Nothing => self.wait(true)?,
             }
+        }
+        if request.command == Command::DISC {
+            return Ok(Next::Goodbye);
         }
         self.heard = Instant::now();
         self.count(request);
@@ -183,7 +200,9 @@ impl<'s> Talk<'s> {
         };
         if act.answer(&mut self.output, &mut self.tally) {
             self.tally.at_once = self.tally.at_once.saturating_add(1);
-            self.payload = payload;
+            if payload.capacity() <= IN_PLACE {
+                self.payload = payload;
+            }
         } else {
             self.put(*request, payload)?;
         }
@@ -207,8 +226,12 @@ impl<'s> Talk<'s> {
 
     /// Puts a request into the array, when this connection may have one more under way.
     fn put(&mut self, request: Request, payload: Vec<u8>) -> Result<()> {
-        let read = if request.command == Command::READ { request.len } else { 0 };
-        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX).saturating_add(read);
+        let reply = match request.command {
+            Command::READ => request.len,
+            Command::BLOCK_STATUS => status::longest(&self.session),
+            _ => 0,
+        };
+        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX).saturating_add(reply);
         if !self.conn.has_room(bytes, self.limits) {
             self.send();
             self.conn.wait_for_room(bytes, self.limits)?;
@@ -236,12 +259,8 @@ impl<'s> Talk<'s> {
     /// Receives at least something, if `missing` bytes have room; `false` when there is no more to hear.
     fn hear(&mut self, missing: usize) -> Result<bool> {
         loop {
-            if self.conn.is_stopping() || self.conn.is_gone() {
+            if !self.is_taken()? {
                 return Ok(false);
-            }
-            if self.conn.has_pending() {
-                self.conn.wait(false, None)?;
-                continue;
             }
             // With nothing under way nothing can want this thread but its client.
             let idle = self.conn.is_idle();
@@ -253,9 +272,30 @@ impl<'s> Talk<'s> {
                 }
                 Received::End => return Ok(false),
                 Received::Nothing if idle => return Err(silent()),
-                Received::Nothing => self.conn.wait(true, None)?,
+                Received::Nothing => self.wait(true)?,
             }
         }
+    }
+
+    /// Waits until the client has taken all that was sent: before, none of its requests is carried out, however
+    /// many were received, so that what it does not read stays bounded. `false` when there is no more to hear.
+    fn is_taken(&self) -> Result<bool> {
+        loop {
+            if self.conn.is_stopping() || self.conn.is_gone() {
+                return Ok(false);
+            }
+            if !self.conn.has_pending() {
+                return Ok(true);
+            }
+            self.wait(false)?;
+        }
+    }
+
+    /// Waits for something to happen, with the client or with what is under way. A client that for too long takes
+    /// nothing of what it asked for is silent too.
+    fn wait(&self, input: bool) -> Result<()> {
+        let happened = self.conn.wait(input, self.limits.idle)?;
+        if !happened && self.conn.is_idle() && self.conn.has_pending() { Err(silent()) } else { Ok(()) }
     }
 }
 
