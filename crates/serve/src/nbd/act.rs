@@ -2,14 +2,14 @@
 
 use super::buffer::Output;
 use super::failure::{Failure, Stop};
-use super::limits::{IN_PLACE, Limits, PIECE, UNFLUSHED};
+use super::limits::{IN_PLACE, IN_PLACE_PATIENCE, IN_PLACE_PAUSE, Limits, PIECE};
 use super::reply::{self, Chunks};
 use super::session::Session;
 use super::status;
 use crate::counters::Tally;
 use chart::{LeafPlace, Purpose, SetMode, To, Wait};
 use io::nbd::wire::{Code, Command, CommandFlags, Headers, Request};
-use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// A run of zeros shorter than this is sent as data: a chunk costs both sides more.
 const HOLE_MIN: u64 = 512;
@@ -114,7 +114,9 @@ impl Act<'_> {
                 format!("{len} bytes are more than the {most} of one request"),
             ));
         }
-        let ranged = !matches!(command, Command::FLUSH) && !self.has(CommandFlags::PAYLOAD_LEN) || paid;
+        // A block status that names its contexts has its length in its payload.
+        let filtered = command == Command::BLOCK_STATUS && self.has(CommandFlags::PAYLOAD_LEN);
+        let ranged = command != Command::FLUSH && !filtered;
         let size = self.session.export.disk.len();
         if ranged && offset.checked_add(len).is_none_or(|end| end > size) {
             let grows = matches!(command, Command::WRITE | Command::WRITE_ZEROES);
@@ -181,22 +183,29 @@ impl Act<'_> {
         let export = &self.session.export;
         let Request { offset, len, .. } = *self.request;
         if self.wait == Wait::Never {
-            let near = export.in_place
-                && self.payload.len() <= IN_PLACE
-                && !self.has(CommandFlags::FUA)
-                && export.unflushed.load(Relaxed) < UNFLUSHED;
-            if !near {
-                return Err(Stop::WouldBlock);
-            }
-            let Some(_held) = export.order.try_hold(offset, len) else { return Err(Stop::WouldBlock) };
-            export.disk.overwrite_at(offset, self.payload)?;
-            export.unflushed.fetch_add(len, Relaxed);
-            return Ok(());
+            return self.write_in_place();
         }
         let held = export.order.hold(offset, len);
         export.disk.write_at(offset, self.payload, Wait::Allowed)?;
         drop(held);
         self.make_durable()
+    }
+
+    /// Writes on the connection's own thread, where that takes no longer than copying does.
+    fn write_in_place(&self) -> Result<(), Stop> {
+        let export = &self.session.export;
+        let Request { offset, len, .. } = *self.request;
+        let began = Instant::now();
+        let short = self.payload.len() <= IN_PLACE && !self.has(CommandFlags::FUA);
+        if !short || !export.in_place.is_open(began) {
+            return Err(Stop::WouldBlock);
+        }
+        let Some(_held) = export.order.try_hold(offset, len) else { return Err(Stop::WouldBlock) };
+        export.disk.overwrite_at(offset, self.payload)?;
+        if began.elapsed() > IN_PLACE_PATIENCE {
+            export.in_place.pause(IN_PLACE_PAUSE);
+        }
+        Ok(())
     }
 
     fn make_durable(&self) -> Result<(), Stop> {
