@@ -292,6 +292,11 @@ impl<'s> Handshake<'s> {
     }
 
     fn contexts(&mut self, option: Opt, payload: &[u8]) -> Result<Step> {
+        let listing = option == Opt::LIST_META_CONTEXT;
+        if !listing {
+            // What is chosen replaces what was chosen before, also where nothing can be.
+            self.chosen = None;
+        }
         if self.headers == Headers::Simple {
             return self.refuse(option, Rep::ERR_INVALID, "metadata needs structured replies");
         }
@@ -302,7 +307,6 @@ impl<'s> Handshake<'s> {
         let Some(export) = self.server.export(&query.name) else {
             return self.refuse(option, Rep::ERR_UNKNOWN, "there is no export of that name");
         };
-        let listing = option == Opt::LIST_META_CONTEXT;
         let mut chosen = Vec::new();
         for (id, (name, context)) in (1u32..).zip(Context::all(&export)) {
             if !is_asked(&query.queries, &name, listing) {
