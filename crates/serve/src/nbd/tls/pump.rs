@@ -46,6 +46,8 @@ pub(super) struct Pump {
 struct Ends {
     net: bool,
     inner: bool,
+    /// The plain end has said its last word, whether or not all of it was heard.
+    closing: bool,
 }
 
 impl Pump {
@@ -53,7 +55,13 @@ impl Pump {
         // What is to be encrypted is bounded here, by a step at a time.
         session.set_buffer_limit(None);
         let buffer = std::iter::repeat_n(0, STEP).collect();
-        Pump { session, net, plain: Vec::new(), buffer, hears: Ends { net: true, inner: true } }
+        Pump {
+            session,
+            net,
+            plain: Vec::new(),
+            buffer,
+            hears: Ends { net: true, inner: true, closing: false },
+        }
     }
 
     /// The handshake, in bounded time.
@@ -129,7 +137,8 @@ impl Pump {
     fn exchange(&mut self, inner: &OwnedFd, patience: Duration) -> Result<()> {
         let mut deadline = None;
         while self.hears.inner || self.session.wants_write() {
-            if !self.hears.inner && deadline.is_none() {
+            // Known even while a client that reads nothing keeps the last words from being heard.
+            if (self.hears.closing || !self.hears.inner) && deadline.is_none() {
                 deadline = Instant::now().checked_add(patience);
             }
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
@@ -155,12 +164,13 @@ impl Pump {
     }
 
     /// Whether there is something to do on either side.
-    fn wait_for(&self, inner: &OwnedFd, patience: Option<Duration>) -> Result<(bool, bool)> {
+    fn wait_for(&mut self, inner: &OwnedFd, patience: Option<Duration>) -> Result<(bool, bool)> {
         let (mut of_net, mut of_inner) = (PollFlags::empty(), PollFlags::empty());
         of_net.set(PollFlags::IN, self.hears.net && self.plain.is_empty());
         of_net.set(PollFlags::OUT, self.session.wants_write());
         of_inner.set(PollFlags::IN, self.hears.inner && !self.session.wants_write());
         of_inner.set(PollFlags::OUT, !self.plain.is_empty());
+        of_inner.set(PollFlags::RDHUP, !self.hears.closing);
         // A side nothing is wanted of is left out: a poll would report its end again and again.
         let mut fds = Vec::new();
         fds.extend((!of_net.is_empty()).then(|| PollFd::new(&self.net, of_net)));
@@ -168,7 +178,11 @@ impl Pump {
         wait(&mut fds, patience)?;
         let ready = |wanted: bool, i: usize| wanted && fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
         let (net, inner) = (!of_net.is_empty(), !of_inner.is_empty());
-        Ok((ready(net, 0), ready(inner, usize::from(net))))
+        let of_end = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let ended = inner && fds.get(usize::from(net)).is_some_and(|fd| fd.revents().intersects(of_end));
+        let told = (ready(net, 0), ready(inner, usize::from(net)));
+        self.hears.closing |= ended;
+        Ok(told)
     }
 
     /// Delivers what is decrypted to the plain end, and encrypts what that says.
