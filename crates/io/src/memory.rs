@@ -67,16 +67,15 @@ impl Pages {
     }
 
     fn clear(&mut self, offset: u64, end: u64) {
-        let mut at = offset;
-        while at < end {
-            let (page, within) = (at / PAGE, (at % PAGE) as usize);
-            let stop = end.min((page + 1) * PAGE);
-            if within == 0 && (stop.is_multiple_of(PAGE) || stop >= self.len) {
+        // Only the pages there are: the range may be of any length.
+        let held: Vec<u64> = self.held.range(offset / PAGE..end.div_ceil(PAGE)).map(|(page, _)| *page).collect();
+        for page in held {
+            let (from, to) = (offset.max(page * PAGE), end.min((page + 1) * PAGE));
+            if from == page * PAGE && (to.is_multiple_of(PAGE) || to >= self.len) {
                 self.held.remove(&page);
             } else if let Some(held) = self.held.get_mut(&page) {
-                held[within..within + (stop - at) as usize].fill(0);
+                held[(from - page * PAGE) as usize..(to - page * PAGE) as usize].fill(0);
             }
-            at = stop;
         }
     }
 }
@@ -139,8 +138,13 @@ impl Source for Memory {
         check_range(pages.len, offset, 1)?;
         let end = offset + want.min(pages.len - offset).max(1);
         let data = pages.held.contains_key(&(offset / PAGE));
-        let changes = |page: &u64| pages.held.contains_key(page) != data;
-        let stop = (offset / PAGE + 1..end.div_ceil(PAGE)).find(changes).map_or(end, |page| page * PAGE);
+        let mut behind = pages.held.range(offset / PAGE + 1..end.div_ceil(PAGE).max(offset / PAGE + 1));
+        let change = if data {
+            (offset / PAGE + 1..end.div_ceil(PAGE)).find(|page| behind.next().is_none_or(|(held, _)| held != page))
+        } else {
+            behind.next().map(|(page, _)| *page)
+        };
+        let stop = change.map_or(end, |page| page * PAGE);
         Ok(Run { len: stop - offset, data })
     }
 
