@@ -1,8 +1,9 @@
 //! A client that says exactly what it is told to, sound or not.
 
 use io::nbd::wire::{
-    BlockStatus, Chunk, ChunkKind, ClientFlags, Code, Command, CommandFlags, ErrorChunk, ExportInfo, Go, Greeting,
-    Headers, Hole, MetaContext, MetaQuery, Opt, OptionHeader, OptionReply, Rep, Reply, Request, TransmissionFlags,
+    BlockStatus, Chunk, ChunkKind, ClientFlags, Code, Command, CommandFlags, ErrorChunk, ExportInfo, Go,
+    Greeting, Headers, Hole, MetaContext, MetaQuery, Opt, OptionHeader, OptionReply, Rep, Reply, Request,
+    TransmissionFlags,
 };
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Result, Write};
@@ -272,7 +273,9 @@ pub(crate) fn hear(
                 break;
             }
             Reply::Chunk(chunk) => {
-                answered.data.resize(room, 0xee);
+                if matches!(chunk.kind, ChunkKind::OFFSET_DATA | ChunkKind::OFFSET_HOLE) {
+                    answered.data.resize(room, 0xee);
+                }
                 covered += take_chunk(from, &chunk, read, answered)?;
                 if chunk.is_last() {
                     let missing = answered.code == Code::OK && covered != room as u64;
@@ -286,7 +289,12 @@ pub(crate) fn hear(
 }
 
 /// Takes in a chunk; how much of the read it tells of.
-fn take_chunk(from: &mut impl Read, chunk: &Chunk, read: Option<(u64, u64)>, into: &mut Answer) -> Result<u64> {
+fn take_chunk(
+    from: &mut impl Read,
+    chunk: &Chunk,
+    read: Option<(u64, u64)>,
+    into: &mut Answer,
+) -> Result<u64> {
     assert!(chunk.len <= 64 << 20, "a chunk of {} bytes", chunk.len);
     let mut payload = vec![0; chunk.len as usize];
     from.read_exact(&mut payload)?;

@@ -73,7 +73,9 @@ pub(crate) fn check(begin: &[u32], history: &[Op]) -> Result<(), String> {
             search.undo(op, &before);
             choices = rest;
         } else {
-            return Err(format!("there is no order; after {deepest} requests nothing fits any more:\n{told}"));
+            return Err(format!(
+                "there is no order; after {deepest} requests nothing fits any more:\n{told}"
+            ));
         }
     }
     Err(format!("no order was found in {STEPS} steps; the furthest was {deepest} requests:\n{told}"))
@@ -174,15 +176,18 @@ impl Search {
     fn describe(&self) -> String {
         let mut text = format!("the disk: {:?}\n", self.cells);
         for i in self.candidates().1 {
-            text += &format!("{:?}\n", self.ops[i]);
+            let Op { start, end, cells, what, who } = &self.ops[i];
+            text += &format!("connection {who}, {start} to {end:?}, cells {cells:?}: {what:?}\n");
         }
         text
     }
 }
 
-/// A history by hand: who, from, to, cells, what.
-fn by_hand(ops: &[(u64, u64, Range<usize>, What)]) -> Result<(), String> {
-    let op = |(who, (start, end, cells, what)): (usize, &(u64, u64, Range<usize>, What))| {
+/// A request of a history by hand: from, to, cells, what.
+type ByHand = (u64, u64, Range<usize>, What);
+
+fn by_hand(ops: &[ByHand]) -> Result<(), String> {
+    let op = |(who, (start, end, cells, what)): (usize, &ByHand)| {
         let end = (*end < 1000).then_some(*end);
         Op { start: *start, end, cells: cells.clone(), what: what.clone(), who }
     };
@@ -202,7 +207,8 @@ fn sound_histories_are_accepted() {
     by_hand(&[]).unwrap();
     by_hand(&[(0, 1, 0..3, Write(1)), (2, 3, 0..3, read(&[1, 1, 1]))]).unwrap();
     // At the same time: before it or after it.
-    by_hand(&[(0, 9, 0..3, Write(1)), (1, 2, 0..3, read(&[0, 0, 0])), (3, 4, 0..3, read(&[1, 1, 1]))]).unwrap();
+    by_hand(&[(0, 9, 0..3, Write(1)), (1, 2, 0..3, read(&[0, 0, 0])), (3, 4, 0..3, read(&[1, 1, 1]))])
+        .unwrap();
     // The write that ended later came first.
     let (one, two) = ((0, 9, 0..2, Write(1)), (1, 8, 1..3, Write(2)));
     by_hand(&[one.clone(), two.clone(), (10, 11, 0..3, read(&[1, 1, 2]))]).unwrap();
@@ -217,15 +223,12 @@ fn sound_histories_are_accepted() {
 #[test]
 fn every_kind_of_fault_is_found() {
     use What::Write;
-    let wrong: &[(&str, &[(u64, u64, Range<usize>, What)])] = &[
+    let wrong: &[(&str, &[ByHand])] = &[
         ("never written", &[(0, 1, 0..1, read(&[7]))]),
         ("stale", &[(0, 1, 0..1, Write(1)), (2, 3, 0..1, read(&[0]))]),
         ("torn", &[(0, 9, 0..2, Write(1)), (1, 2, 0..2, read(&[1, 0]))]),
         ("forgotten", &[(0, 9, 0..1, Write(1)), (1, 2, 0..1, read(&[1])), (3, 4, 0..1, read(&[0]))]),
-        (
-            "lost",
-            &[(0, 1, 0..1, Write(1)), (2, 3, 0..1, Write(2)), (4, 5, 0..1, read(&[1]))],
-        ),
+        ("lost", &[(0, 1, 0..1, Write(1)), (2, 3, 0..1, Write(2)), (4, 5, 0..1, read(&[1]))]),
         (
             "two readers, two orders",
             &[
@@ -248,14 +251,8 @@ fn every_kind_of_fault_is_found() {
             "each of two writes over the other",
             &[(0, 9, 0..2, Write(1)), (0, 9, 0..2, Write(2)), (10, 11, 0..2, read(&[1, 2]))],
         ),
-        (
-            "back from zeros",
-            &[(0, 1, 0..1, Write(1)), (2, 3, 0..1, Write(0)), (4, 5, 0..1, read(&[1]))],
-        ),
-        (
-            "without a reply, and seen in part",
-            &[(0, NEVER, 0..2, Write(1)), (4, 5, 0..2, read(&[1, 0]))],
-        ),
+        ("back from zeros", &[(0, 1, 0..1, Write(1)), (2, 3, 0..1, Write(0)), (4, 5, 0..1, read(&[1]))]),
+        ("without a reply, and seen in part", &[(0, NEVER, 0..2, Write(1)), (4, 5, 0..2, read(&[1, 0]))]),
         (
             "without a reply, seen and gone",
             &[(0, NEVER, 0..1, Write(1)), (2, 3, 0..1, read(&[1])), (4, 5, 0..1, read(&[0]))],

@@ -1,4 +1,9 @@
 //! The NBD server, against clients we did not write and clients that mean harm.
 
+mod client;
+mod hostile;
+mod linear;
+mod order;
 mod peers;
+mod soak;
 mod support;

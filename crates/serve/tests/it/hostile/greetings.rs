@@ -3,9 +3,9 @@
 use super::{serves_others, strict};
 use crate::client::{Client, connect, request};
 use io::nbd::wire::{
-    Code, Command, Go, Greeting, Headers, Listed, Opt, OptionHeader, Rep, StatusFilter, BASE_ALLOCATION,
+    BASE_ALLOCATION, Code, Command, CommandFlags, Go, Greeting, Headers, Opt, OptionHeader, Rep, Request,
+    StatusFilter,
 };
-use io::nbd::wire::CommandFlags;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -209,7 +209,7 @@ fn contexts_chosen_for_another_export_are_not_there() {
     let mut payload = Vec::new();
     StatusFilter { len: 4096, contexts: vec![1] }.put(&mut payload);
     let filtered = request(Command::BLOCK_STATUS, 2, 0, payload.len() as u64);
-    let filtered = io::nbd::wire::Request { flags: CommandFlags::PAYLOAD_LEN, ..filtered };
+    let filtered = Request { flags: CommandFlags::PAYLOAD_LEN, ..filtered };
     assert_eq!(client.code(&filtered, &payload), Code::EINVAL);
     assert!(client.is_served());
 }
@@ -271,10 +271,6 @@ fn half_open_connections_end_when_their_time_is_over() {
         move || {
             let mut out = Vec::new();
             OptionHeader::put(Opt::GO, &[0; 4000], &mut out).unwrap();
-            out.iter().take_while(|&&b| {
-                std::thread::sleep(Duration::from_millis(20));
-                stream.write_all(&[b]).is_ok()
-            });
             let mut said = 0;
             for byte in out {
                 std::thread::sleep(Duration::from_millis(20));
@@ -307,7 +303,4 @@ fn whoever_does_not_read_answers_to_options_is_gone_in_time() {
     }
     super::until("it is still there", || serving.server.is_deserted());
     assert!(began.elapsed() < Duration::from_secs(3));
-    let mut payload = Vec::new();
-    Listed::default().put(&mut payload).unwrap();
-    assert_eq!(payload, [0; 4]);
 }

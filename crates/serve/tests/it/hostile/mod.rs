@@ -37,7 +37,8 @@ fn strict() -> Serving {
 }
 
 fn with_limits(limits: Limits) -> Serving {
-    let look = Export { writable: false, ..Export::new("look", disk(MIB)) };
+    let mut look = Export::new("look", disk(MIB));
+    look.writable = false;
     Serving::start(vec![Export::new("disk", disk(4 * MIB)), look], limits, None)
 }
 
