@@ -68,7 +68,8 @@ impl Pages {
 
     fn clear(&mut self, offset: u64, end: u64) {
         // Only the pages there are: the range may be of any length.
-        let held: Vec<u64> = self.held.range(offset / PAGE..end.div_ceil(PAGE)).map(|(page, _)| *page).collect();
+        let held: Vec<u64> =
+            self.held.range(offset / PAGE..end.div_ceil(PAGE)).map(|(page, _)| *page).collect();
         for page in held {
             let (from, to) = (offset.max(page * PAGE), end.min((page + 1) * PAGE));
             if from == page * PAGE && (to.is_multiple_of(PAGE) || to >= self.len) {
@@ -140,7 +141,8 @@ impl Source for Memory {
         let data = pages.held.contains_key(&(offset / PAGE));
         let mut behind = pages.held.range(offset / PAGE + 1..end.div_ceil(PAGE).max(offset / PAGE + 1));
         let change = if data {
-            (offset / PAGE + 1..end.div_ceil(PAGE)).find(|page| behind.next().is_none_or(|(held, _)| held != page))
+            (offset / PAGE + 1..end.div_ceil(PAGE))
+                .find(|page| behind.next().is_none_or(|(held, _)| held != page))
         } else {
             behind.next().map(|(page, _)| *page)
         };
