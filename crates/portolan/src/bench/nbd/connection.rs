@@ -3,6 +3,7 @@
 use super::super::Tally;
 use super::super::pattern::Dice;
 use super::Run;
+use super::drain::{self, Drain};
 use super::inbox::{Inbox, Message, failed};
 use super::outbox::Outbox;
 use chart::{Error, Result};
@@ -28,6 +29,8 @@ pub(super) struct Connection<'a> {
     headers: Headers,
     can_flush: bool,
     inbox: Inbox,
+    /// Where data goes that is not received.
+    drain: Option<Drain>,
     outbox: Outbox,
     slots: Vec<Slot>,
     /// How many slots have a request.
@@ -70,12 +73,14 @@ impl<'a> Connection<'a> {
     pub(super) fn new(run: &'a Run<'a>, line: Transmission, number: u64) -> Result<Connection<'a>> {
         let now = Instant::now();
         let slot = Slot { command: None, cookie: 0, at: 0, came: 0, began: now };
+        let drains = !run.load.write && !run.load.verify && run.load.size >= drain::WORTHWHILE;
         Ok(Connection {
             run,
             socket: line.socket,
             headers: line.export.headers,
             can_flush: line.export.flags.has(TransmissionFlags::SEND_FLUSH),
-            inbox: Inbox::new(),
+            inbox: Inbox::new(!drains),
+            drain: if drains { Some(Drain::new()?) } else { None },
             outbox: Outbox::new(),
             slots: vec![slot; run.load.depth],
             busy: 0,
@@ -127,7 +132,7 @@ impl<'a> Connection<'a> {
                 // Interrupted or not, what comes next finds out.
                 let _ = poll(&mut [PollFd::new(&self.socket, either)], Some(&nap));
             }
-            let came = self.inbox.receive(self.socket.as_fd(), all_sent)?;
+            let came = self.receive(all_sent)?;
             let now = Instant::now();
             let goes_on = self.run.pace.goes_on(self.since(now))?;
             if came {
@@ -138,6 +143,17 @@ impl<'a> Connection<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Takes what has come; waits for it only if `wait`. Whether anything has.
+    fn receive(&mut self, wait: bool) -> Result<bool> {
+        let socket = self.socket.as_fd();
+        if let (Some(drain), Some(arriving)) = (&self.drain, &mut self.arriving) {
+            let passed = drain.pass(socket, arriving.left, wait)?;
+            arriving.left -= passed.min(arriving.left);
+            return Ok(passed > 0);
+        }
+        self.inbox.receive(socket, wait)
     }
 
     /// Reads all that has come. For what is done, something else begins if it `goes_on`.

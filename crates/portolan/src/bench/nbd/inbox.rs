@@ -9,11 +9,16 @@ use std::os::fd::BorrowedFd;
 /// How much is received at once: what a socket holds. More than the longest message that is not data.
 const BUFFER: usize = 256 << 10;
 
+/// How much is received at once where data is not to be: no less than any header that is followed by data.
+const HEADER: usize = 64;
+
 /// What has come and was not read yet.
 pub(super) struct Inbox {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// How much is received at once.
+    most: usize,
 }
 
 /// A reply or a chunk of one.
@@ -31,8 +36,10 @@ impl Message {
 }
 
 impl Inbox {
-    pub(super) fn new() -> Inbox {
-        Inbox { buffer: vec![0; BUFFER].into(), start: 0, end: 0 }
+    /// For messages and data, or hardly any data.
+    pub(super) fn new(data: bool) -> Inbox {
+        let most = if data { BUFFER } else { HEADER };
+        Inbox { buffer: vec![0; BUFFER].into(), start: 0, end: 0, most }
     }
 
     fn ready(&self) -> &[u8] {
@@ -45,7 +52,8 @@ impl Inbox {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
-        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        let until = self.buffer.len().min(self.end + self.most);
+        let room = self.buffer.get_mut(self.end..until).unwrap_or_default();
         match rustix::net::recv(socket, room, flags) {
             Ok((_, 0)) => Err(Error::unavailable("the server closed the connection")),
             Ok((_, n)) => {

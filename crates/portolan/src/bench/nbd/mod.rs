@@ -3,9 +3,11 @@
 //! A server is measured by a client that is faster than it is, on a machine that both share: so for each connection there
 //! is one thread, which goes round ([`connection`]). All that has come is received at once into one buffer, replies are
 //! read where they lie and data is passed over; for each request that is done another begins, and those of one round are
-//! sent at once. A round is two system calls and one look at the clock, however many requests it is of.
+//! sent at once. A round is two system calls and one look at the clock, however many requests it is of. Data that is long
+//! and need not be looked at is not even copied ([`drain`]).
 
 mod connection;
+mod drain;
 mod inbox;
 mod outbox;
 #[cfg(test)]

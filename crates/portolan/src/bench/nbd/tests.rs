@@ -84,6 +84,10 @@ fn sizes_from_a_byte_to_more_than_a_socket_holds() {
             bench(address, &Load { write: true, ..load }, Watch::default()).unwrap();
             bench(address, &Load { verify: true, ..load }, Watch::default()).unwrap();
             bench(address, &Load { verify: true, structured: true, ..load }, Watch::default()).unwrap();
+            for structured in [false, true] {
+                let outcome = bench(address, &Load { structured, ..load }, Watch::default()).unwrap();
+                assert_eq!((outcome.operations, outcome.bytes), (50, 50 * size));
+            }
         }
     });
 }
