@@ -40,11 +40,25 @@ pub fn require(tools: &[&str]) -> bool {
         return true;
     }
     let needs: Vec<String> = absent.iter().map(|t| format!("{t} (package {})", package(t))).collect();
-    let what = format!("SKIPPED: needs {}", needs.join(", "));
+    skip(&needs.join(", "));
+    false
+}
+
+/// Whether all these files are here that something else makes; if not, as [`require`] does.
+pub fn require_files(files: &[&Path], made_by: &str) -> bool {
+    let absent = files.iter().find(|file| !file.exists());
+    if let Some(absent) = absent {
+        skip(&format!("{} (made by {made_by})", absent.display()));
+    }
+    absent.is_none()
+}
+
+/// Says that a test is skipped, or panics where none may be.
+fn skip(needs: &str) {
+    let what = format!("SKIPPED: needs {needs}");
     assert!(std::env::var_os(REQUIRE).is_none_or(|v| v != "1"), "{what}, and {REQUIRE}=1 allows no skipping");
     eprintln!("{what}");
     note_skip(&what);
-    false
 }
 
 /// Tells whoever runs the tests, in the file they named: of a test that passes, nobody sees the output.

@@ -4,6 +4,7 @@
 //! It compiles in a few seconds because it is the first thing a newcomer runs.
 
 mod bench;
+mod guest;
 mod house;
 mod layers;
 mod peers;

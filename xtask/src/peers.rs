@@ -63,7 +63,7 @@ pub(crate) fn install(may_install: bool) -> Result<Installed> {
         process::run(apt().arg("update"))?;
         // One at a time: a package that cannot be had must not keep the others away.
         for peer in missing() {
-            if let Some(package) = peer.packages.iter().find(|package| install_one(package)) {
+            if let Some(package) = peer.packages.iter().find(|package| install_beside(&[package])) {
                 done.new.push((*package).to_owned());
             }
         }
@@ -78,13 +78,15 @@ pub(crate) fn install(may_install: bool) -> Result<Installed> {
     Ok(done)
 }
 
-fn install_one(package: &str) -> bool {
+/// Installs these packages beside what is here; whether that worked.
+pub(crate) fn install_beside(packages: &[&str]) -> bool {
     let mut command = apt();
-    command.args(["install", "--yes", "--no-install-recommends", "--no-upgrade", "--no-remove", package]);
-    process::run(&mut command).is_ok()
+    command.args(["install", "--yes", "--no-install-recommends", "--no-upgrade", "--no-remove"]);
+    process::run(command.args(packages)).is_ok()
 }
 
-fn apt() -> Command {
+/// apt-get, which asks nothing and says little.
+pub(crate) fn apt() -> Command {
     let mut command = process::command(&["apt-get", "-qq"]);
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command

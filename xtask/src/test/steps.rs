@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{Options, Outcome};
 use crate::house::{self, Workspace};
-use crate::{layers, peers, process};
+use crate::{guest, layers, peers, process};
 
 /// Runs a command and shows what it is.
 fn run(command: &mut Command) -> Result<()> {
@@ -22,7 +22,10 @@ fn passed(note: impl Into<String>) -> Result<Outcome> {
 
 /// Installs the real peers.
 pub(super) fn peers(options: &Options) -> Result<Outcome> {
-    let done = peers::install(options.install)?;
+    let mut done = peers::install(options.install)?;
+    if let Err(why) = guest::prepare(options.install) {
+        done.missing.push(format!("{why:#}"));
+    }
     if done.missing.is_empty() {
         let all = "all here".to_owned();
         return passed(if done.new.is_empty() { all } else { format!("installed {}", done.new.join(", ")) });

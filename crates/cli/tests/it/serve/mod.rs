@@ -4,6 +4,7 @@ mod activation;
 mod chained;
 mod client;
 mod crash;
+mod guest;
 mod load;
 mod maps;
 mod options;
