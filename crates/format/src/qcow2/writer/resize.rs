@@ -20,6 +20,8 @@ impl Image {
         if len == old {
             return Ok(());
         }
+        // From here on it is finished: half of it would be neither the old disk nor the new.
+        self.onlooker.watch().go_on()?;
         if len < old { self.shrink(old, len) } else { self.grow(old, len) }
     }
 
@@ -31,10 +33,14 @@ impl Image {
         self.clear_tail(len)?;
         self.name_size(&mut w, len)?;
         self.refit_bitmaps(&mut w, len)?;
-        let mut at = self.clusters.round_up(len);
+        let from = self.clusters.round_up(len);
+        let mut at = from;
+        let (watch, span) = (self.onlooker.watch(), self.clusters.l2_span());
         while at < old {
+            if at == from || at & span.saturating_sub(1) == 0 {
+                watch.tell(at.saturating_sub(from), old.saturating_sub(from));
+            }
             if self.l1.entry(self.clusters.l1_index(at)).table().is_none() {
-                let span = self.clusters.l2_span();
                 at = at.saturating_sub(at & span.saturating_sub(1)).saturating_add(span);
                 continue;
             }
@@ -110,8 +116,13 @@ impl Image {
     fn hide_below(&self, w: &mut Writer, old: u64, len: u64) -> Result<()> {
         let Some(below) = self.below.as_ref().map(|below| below.len()) else { return Ok(()) };
         let end = below.min(len);
-        let mut at = self.clusters.round_up(old);
+        let from = self.clusters.round_up(old);
+        let mut at = from;
+        let (watch, span) = (self.onlooker.watch(), self.clusters.l2_span());
         while at < end {
+            if at == from || at & span.saturating_sub(1) == 0 {
+                watch.tell(at.saturating_sub(from), end.saturating_sub(from));
+            }
             self.set_new_zero(w, at)?;
             at = at.saturating_add(self.clusters.size());
         }

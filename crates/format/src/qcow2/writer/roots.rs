@@ -169,7 +169,9 @@ impl Image {
     fn correct_flags(&self, site: &mut Site, census: &Census, l1: &[u64], shared: bool) -> Result<Vec<u64>> {
         let size = self.clusters.size();
         let mut corrected = Vec::with_capacity(l1.len());
+        let (watch, total) = (self.onlooker.watch(), to_u64(l1.len()).saturating_mul(size));
         for &entry in l1 {
+            watch.step(to_u64(corrected.len()).saturating_mul(size), total)?;
             let Some(mut table) = L1Entry(entry).table() else {
                 corrected.push(0);
                 continue;
@@ -239,7 +241,9 @@ impl Image {
         };
         let per_piece = (PIECE.checked_div(self.clusters.size()).unwrap_or(1)).max(1);
         let mut first = 0_u64;
+        let (watch, size) = (self.onlooker.watch(), self.clusters.size());
         while first < blocks {
+            watch.step(first.saturating_mul(size), blocks.saturating_mul(size))?;
             let now = blocks.saturating_sub(first).min(per_piece);
             let mut bytes = vec![0; to_index(now.saturating_mul(self.clusters.size()))];
             for (index, block) in (first..).zip(bytes.chunks_mut(to_index(self.clusters.size()))) {
