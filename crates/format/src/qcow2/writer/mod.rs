@@ -29,6 +29,7 @@ use super::track::Marks;
 use super::{Image, layout};
 use ::chart::{ChartMut, Epochs, Error, Intent, Reservation, Reserve, Result, SetMode, To};
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What an open image needs to be written.
@@ -38,9 +39,19 @@ pub(super) struct Mutator {
     pub(super) marks: Marks,
     /// Where the tables are, from the first write on.
     pub(super) guard: Arc<Guard>,
+    flushes: Flushes,
     state: Mutex<Writer>,
     /// Told when a reservation ends or the image thaws.
     changed: Condvar,
+}
+
+/// Flushes, one at a time and in order. Locked before the writer, never after it.
+#[derive(Default)]
+struct Flushes {
+    /// How many have begun.
+    begun: AtomicU64,
+    /// The number of the last that succeeded.
+    succeeded: Mutex<u64>,
 }
 
 /// The state that only the writer has.
@@ -54,6 +65,8 @@ pub(super) struct Writer {
     dirty_l1: BTreeSet<u64>,
     /// L2 tables that nothing on disk refers to yet.
     new_tables: BTreeSet<u64>,
+    /// How often new entries of the map were written.
+    links: u64,
     /// The bitmaps, from the first write to when the image is closed.
     bitmaps: Vec<bitmaps::Tracked>,
     /// The header and the bitmaps say all that they must before the first write.
@@ -81,6 +94,7 @@ impl Mutator {
             retired: VecDeque::new(),
             dirty_l1: BTreeSet::new(),
             new_tables: BTreeSet::new(),
+            links: 0,
             bitmaps: Vec::new(),
             started: false,
             damaged,
@@ -91,6 +105,7 @@ impl Mutator {
             epochs: Arc::default(),
             marks: Marks::default(),
             guard,
+            flushes: Flushes::default(),
             state: Mutex::new(writer),
             changed: Condvar::new(),
         }

@@ -4,7 +4,28 @@ use super::{Lowered, Writer};
 use crate::qcow2::Image;
 use crate::qcow2::cache::DirtySlice;
 use chart::{Result, Wait};
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+/// How often a flush that lets go of the writer begins again because somebody else has linked meanwhile.
+const STEPS_TRIES: usize = 3;
+
+/// What step 3 is to write, as it was at one moment.
+struct Batch {
+    slices: Vec<DirtySlice>,
+    /// Entries of the L1 table, and the tables that they link.
+    l1: BTreeSet<u64>,
+    tables: BTreeSet<u64>,
+    /// How often anything had been linked then.
+    links: u64,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.slices.is_empty() && self.l1.is_empty()
+    }
+}
 
 /// What a crash between the steps of `settle` may leave is a leak, whatever subset of a step's writes survives:
 ///
@@ -13,30 +34,58 @@ use std::sync::PoisonError;
 /// 3. once those and the data are durable: the L2 entries, and the L1 entries of new tables.
 ///
 /// What the map no longer refers to has its refcount lowered only after step 3 is durable too: see `flush_all`.
+///
+/// A flush that many wait for does not keep others from writing: `flush_all` lets go of the writer while the system
+/// makes things durable. What it links afterwards is what it took before, so what was written meanwhile waits for the
+/// next one.
 impl Image {
     /// Writes what is dirty, in that order. What step 3 wrote is not durable yet.
     pub(in crate::qcow2) fn settle(&self, w: &mut Writer) -> Result<()> {
-        let slices = self.slices.dirty();
-        let is_new = |slice: &&DirtySlice| w.new_tables.contains(&self.clusters.start(slice.offset));
-        let (unlinked, linked): (Vec<_>, Vec<_>) = slices.iter().partition(is_new);
-        w.alloc.write_blocks()?;
-        self.write_slices(&unlinked)?;
+        let batch = self.gather(w)?;
         if w.alloc.has_new_root() {
             self.file.flush()?;
             self.write_refcount_root(w)?;
         }
-        if linked.is_empty() && w.dirty_l1.is_empty() {
-            return Ok(());
+        if !batch.is_empty() {
+            self.flush_files()?;
+            self.link(w, &batch)?;
         }
+        Ok(())
+    }
+
+    /// Step 1, and what step 3 is to write.
+    fn gather(&self, w: &mut Writer) -> Result<Batch> {
+        let slices = self.slices.dirty();
+        let is_new = |slice: &DirtySlice| w.new_tables.contains(&self.clusters.start(slice.offset));
+        let (unlinked, linked): (Vec<_>, Vec<_>) = slices.into_iter().partition(is_new);
+        w.alloc.write_blocks()?;
+        self.write_slices(&unlinked)?;
+        let (l1, tables) = (w.dirty_l1.clone(), w.new_tables.clone());
+        Ok(Batch { slices: linked, l1, tables, links: w.links })
+    }
+
+    /// Step 3, once everything that `batch` refers to is durable.
+    fn link(&self, w: &mut Writer, batch: &Batch) -> Result<()> {
+        self.write_slices(&batch.slices)?;
+        let table = self.header().l1_table_offset;
+        for index in &batch.l1 {
+            let offset = table.saturating_add(index.saturating_mul(8));
+            self.file.write_at(offset, &self.l1.entry(*index).0.to_be_bytes(), Wait::Allowed)?;
+        }
+        w.dirty_l1.retain(|index| !batch.l1.contains(index));
+        w.new_tables.retain(|table| !batch.tables.contains(table));
+        w.links = w.links.wrapping_add(1);
+        Ok(())
+    }
+
+    fn flush_files(&self) -> Result<()> {
         if let Some(data_file) = &self.data_file {
             data_file.flush()?;
         }
-        self.file.flush()?;
-        self.write_slices(&linked)?;
-        self.write_l1(w)
+        self.file.flush()
     }
 
-    fn write_slices(&self, slices: &[&DirtySlice]) -> Result<()> {
+    fn write_slices(&self, slices: &[DirtySlice]) -> Result<()> {
         for slice in slices {
             self.file.write_at(slice.offset, &slice.bytes, Wait::Allowed)?;
             self.slices.mark_clean(slice)?;
@@ -62,18 +111,50 @@ impl Image {
         Ok(())
     }
 
-    fn write_l1(&self, w: &mut Writer) -> Result<()> {
-        let table = self.header().l1_table_offset;
-        for &index in &w.dirty_l1 {
-            let offset = table.saturating_add(index.saturating_mul(8));
-            self.file.write_at(offset, &self.l1.entry(index).0.to_be_bytes(), Wait::Allowed)?;
+    /// Makes everything durable that was written before. Who comes while another flush is under way, and finds
+    /// that a later one has succeeded, has nothing left to do.
+    pub(super) fn flush_all(&self) -> Result<()> {
+        let flushes = &self.mutator()?.flushes;
+        let before = flushes.begun.load(Ordering::SeqCst);
+        let mut succeeded = flushes.succeeded.lock().unwrap_or_else(PoisonError::into_inner);
+        if *succeeded > before {
+            return Ok(());
         }
-        w.dirty_l1.clear();
-        w.new_tables.clear();
+        let number = flushes.begun.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+        self.flush_in_steps()?;
+        *succeeded = number;
         Ok(())
     }
 
-    pub(super) fn flush_all(&self) -> Result<()> {
+    /// The same as `flush_with`, letting go of the writer whenever the system is at work.
+    fn flush_in_steps(&self) -> Result<()> {
+        for _ in 0..STEPS_TRIES {
+            let mut w = self.writer()?;
+            let batch = self.gather(&mut w)?;
+            if w.alloc.has_new_root() {
+                break;
+            }
+            let unmapped = std::mem::take(&mut w.unmapped);
+            if !batch.is_empty() {
+                drop(w);
+                let durable = self.flush_files();
+                w = self.writer()?;
+                // Somebody else has linked more than this meanwhile, and newer: it must not be undone.
+                let linked = durable.and_then(|()| {
+                    if w.links == batch.links { self.link(&mut w, &batch).map(|()| true) } else { Ok(false) }
+                });
+                if !matches!(linked, Ok(true)) {
+                    w.unmapped.splice(0..0, unmapped);
+                    linked?;
+                    continue;
+                }
+            }
+            drop(w);
+            self.flush_files()?;
+            let mut w = self.writer()?;
+            self.retire(&mut w, unmapped)?;
+            return self.reclaim(&mut w);
+        }
         let mut w = self.writer()?;
         self.flush_with(&mut w)
     }
@@ -81,17 +162,20 @@ impl Image {
     /// Makes the map durable, and then gives out again what it no longer refers to.
     pub(in crate::qcow2) fn flush_with(&self, w: &mut Writer) -> Result<()> {
         self.settle(w)?;
-        if let Some(data_file) = &self.data_file {
-            data_file.flush()?;
-        }
-        self.file.flush()?;
-        if !w.unmapped.is_empty() {
+        self.flush_files()?;
+        let unmapped = std::mem::take(&mut w.unmapped);
+        self.retire(w, unmapped)?;
+        self.reclaim(w)
+    }
+
+    /// The durable map does not refer to these any more; who looked it up before may still be at them.
+    fn retire(&self, w: &mut Writer, unmapped: Vec<Lowered>) -> Result<()> {
+        if !unmapped.is_empty() {
             // Taken now, after every change: whoever enters a later epoch cannot see the old map.
             let epoch = self.mutator()?.epochs.now();
-            let lowered = std::mem::take(&mut w.unmapped);
-            w.retired.push_back((epoch, lowered));
+            w.retired.push_back((epoch, unmapped));
         }
-        self.reclaim(w)
+        Ok(())
     }
 
     /// Lowers the refcounts of what nobody can be reading any more.
