@@ -4,6 +4,7 @@ use crate::order::Order;
 use chart::{Backing, Disk, MAX_DEPTH, Result, Run, Source};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Something that tells which ranges of a disk were written since some moment: a dirty bitmap.
 pub trait Dirt: Send + Sync {
@@ -30,10 +31,7 @@ pub struct Export {
     /// Whether clients may ask where each range lives: they learn offsets and how many sources there are.
     pub places: bool,
     pub(crate) order: Order,
-    /// Whether what is written in place goes to memory or to the system's cache, and seldom waits for a device.
-    pub(crate) in_place: bool,
-    /// How many bytes were written in place since the last flush.
-    pub(crate) unflushed: AtomicU64,
+    pub(crate) in_place: InPlace,
 }
 
 impl Export {
@@ -43,20 +41,46 @@ impl Export {
             name: name.into(),
             description: String::new(),
             writable: disk.is_writable(),
-            in_place: Source::limits(&*disk).never,
+            in_place: InPlace::new(Source::limits(&*disk).never),
             disk,
             dirt: Vec::new(),
             places: false,
             order: Order::default(),
-            unflushed: AtomicU64::new(0),
         }
     }
 
     /// Makes everything durable that was written through any connection.
     pub fn flush(&self) -> Result<()> {
-        // Before: what is written while the flush is under way is not covered by it.
-        self.unflushed.store(0, Ordering::Relaxed);
         self.disk.flush()
+    }
+}
+
+/// Whether writes in place go to memory or to the system's cache, and do not wait for a device there.
+pub(crate) struct InPlace {
+    /// They may at all.
+    ever: bool,
+    began: Instant,
+    /// Not before so many milliseconds after that.
+    again: AtomicU64,
+}
+
+impl InPlace {
+    fn new(ever: bool) -> Self {
+        InPlace { ever, began: Instant::now(), again: AtomicU64::new(0) }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether they are quick now, as far as is known.
+    pub(crate) fn is_open(&self, now: Instant) -> bool {
+        self.ever && self.millis(now) >= self.again.load(Ordering::Relaxed)
+    }
+
+    /// They are not, for a while.
+    pub(crate) fn pause(&self, pause: Duration) {
+        self.again.store(self.millis(Instant::now() + pause), Ordering::Relaxed);
     }
 }
 
