@@ -17,7 +17,7 @@ pub struct Leaf<'d> {
     /// Whether every layer on the way says that a write may go straight there.
     pub writable: bool,
     /// Whether anything is stored there; if not, it reads as zeros. Of a run of a source this is what the source
-    /// says once it was asked ([`Leaf::asked`]), and true before.
+    /// says once it was asked ([`Leaf::ask`]), and true before.
     pub data: bool,
     /// Which layer answers: 1 is the disk that was asked, 2 what that falls through to, and so on; 0 where nobody
     /// holds anything. NBD calls it the allocation depth.
@@ -31,6 +31,9 @@ pub struct Leaf<'d> {
     /// where the layer is a source that is no disk.
     pub disk: Option<&'d Disk>,
 }
+
+// It is copied for every range that is read or moved: no larger than need be.
+const _: () = assert!(size_of::<Leaf<'static>>() <= 112);
 
 /// Where the bytes of a leaf live.
 #[derive(Clone, Copy)]
@@ -57,12 +60,10 @@ pub struct Coded<'d> {
     pub source: &'d dyn Source,
     /// Where they begin in it.
     pub offset: u64,
-    /// As its own disk described it.
+    /// As its own disk described it, but for the stored length, which is cut where a disk on the way ends.
     pub frame: Frame,
     /// What decodes it.
     pub codec: &'d Arc<dyn Codec>,
-    /// How much of it may be read: its stored length, cut where a disk on the way ends.
-    pub(super) room: u64,
     /// The disk that described it, which keeps decoded frames.
     pub(super) home: &'d Disk,
 }
@@ -79,36 +80,44 @@ impl<'d> Leaf<'d> {
     }
 
     /// Its first `len` bytes.
+    #[inline]
     #[must_use]
     pub fn head(self, len: u64) -> Self {
         Leaf { len: self.len.min(len), ..self }
     }
 
     /// What comes behind its first `by` bytes.
+    #[inline]
     #[must_use]
     pub fn skip(self, by: u64) -> Self {
         let by = by.min(self.len);
         Leaf { at: self.at.saturating_add(by), len: self.len - by, place: self.place.skip(by), ..self }
     }
 
-    /// Its first part: as much as its source, which is asked now, holds data for throughout, or nothing.
-    pub fn asked(self) -> Result<Self> {
-        let LeafPlace::Raw { source, offset } = self.place else { return Ok(self) };
-        let run = source.data_at(offset, self.len)?;
-        Ok(Leaf { len: run.len.max(1).min(self.len), data: run.data, ..self })
+    /// Asks its source what it stores there, and cuts it to its first part: as much as is stored throughout, or not
+    /// at all.
+    pub fn ask(&mut self) -> Result<()> {
+        if let LeafPlace::Raw { source, offset } = self.place {
+            let run = source.data_at(offset, self.len)?;
+            self.len = run.len.max(1).min(self.len);
+            self.data = run.data;
+        }
+        Ok(())
     }
 
     /// Whether `next` goes on where this ends, in the disk and in the place, so that the two are one.
+    #[inline]
     pub fn joins(&self, next: &Leaf<'_>) -> bool {
         self.end() == next.at
             && (self.data, self.writable, self.layer) == (next.data, next.writable, next.layer)
             && self.disk.map(ptr::from_ref) == next.disk.map(ptr::from_ref)
-            && self.place.skip(self.len).is(&next.place)
+            && self.place.leads_to(self.len, &next.place)
     }
 }
 
 impl LeafPlace<'_> {
     /// The place of the byte `by` further on.
+    #[inline]
     fn skip(self, by: u64) -> Self {
         match self {
             LeafPlace::Raw { source, offset } => LeafPlace::Raw { source, offset: offset.saturating_add(by) },
@@ -120,23 +129,32 @@ impl LeafPlace<'_> {
         }
     }
 
-    /// Whether the two are the same, found in the same way.
-    fn is(&self, other: &LeafPlace<'_>) -> bool {
-        match (self, other) {
+    /// Whether `next` is the place of the byte `by` further on. No more is compared, and nothing copied, than it
+    /// takes: every leaf of every walk comes by here.
+    #[inline]
+    fn leads_to(&self, by: u64, next: &LeafPlace<'_>) -> bool {
+        match (self, next) {
             (LeafPlace::Hole, LeafPlace::Hole) | (LeafPlace::Zero, LeafPlace::Zero) => true,
             (LeafPlace::Raw { source: a, offset: x }, LeafPlace::Raw { source: b, offset: y }) => {
-                x == y && ptr::addr_eq(*a, *b)
+                x.checked_add(by) == Some(*y) && ptr::addr_eq(*a, *b)
             }
-            (LeafPlace::Coded(a), LeafPlace::Coded(b)) => a.is(b),
+            (LeafPlace::Coded(a), LeafPlace::Coded(b)) => {
+                u64::from(a.frame.skip).checked_add(by) == Some(b.frame.skip.into()) && a.is_of(b)
+            }
             _ => false,
         }
     }
 }
 
 impl Coded<'_> {
-    /// Whether the two are the same part of the same frame of the same disk.
+    /// Whether the two are of one frame of one disk.
+    fn is_of(&self, other: &Coded<'_>) -> bool {
+        self.frame == Frame { skip: self.frame.skip, ..other.frame } && ptr::eq(self.home, other.home)
+    }
+
+    /// Whether the two are the same part of one frame of one disk.
     pub(super) fn is(&self, other: &Coded<'_>) -> bool {
-        self.frame == other.frame && ptr::eq(self.home, other.home)
+        self.frame.skip == other.frame.skip && self.is_of(other)
     }
 
     /// The key its own disk keeps it under when decoded.
@@ -147,6 +165,6 @@ impl Coded<'_> {
     /// How many bytes are stored at most, within the source.
     pub fn stored_len(&self) -> usize {
         let rest = self.source.len().saturating_sub(self.offset);
-        usize::try_from(rest.min(self.room)).unwrap_or(usize::MAX)
+        usize::try_from(rest.min(self.frame.stored_len.into())).unwrap_or(usize::MAX)
     }
 }

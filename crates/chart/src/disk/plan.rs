@@ -47,8 +47,10 @@ impl Disk {
             if at >= range.end {
                 break;
             }
-            let leaf = self.leaf(at, range.end - at, look.wait, look.why)?;
-            let leaf = if look.ask { leaf.asked()? } else { leaf };
+            let mut leaf = self.leaf(at, range.end - at, look.wait, look.why)?;
+            if look.ask {
+                leaf.ask()?;
+            }
             at = leaf.end();
             match leaves.last_mut() {
                 Some(last) if last.joins(&leaf) => last.len += leaf.len,
@@ -111,15 +113,15 @@ impl Disk {
     fn coded(&self, frame: Frame, wait: Wait, why: Purpose) -> Result<Coded<'_>> {
         let codec = self.codec(frame.codec)?;
         let (mut source, mut offset) = (self.source(frame.source)?.as_ref(), frame.offset);
-        let mut room = u64::from(frame.stored_len);
+        let mut room = frame.stored_len;
         for _ in 0..MAX_DEPTH {
             let Down::Disk(inner) = descend(source, why) else { break };
-            room = room.min(inner.len().saturating_sub(offset));
+            room = room.min(u32::try_from(inner.len().saturating_sub(offset)).unwrap_or(u32::MAX));
             if room == 0 {
                 break;
             }
-            let whole = |e: &Extent| e.len >= room;
-            match inner.chart_extent(offset, room, wait) {
+            let whole = |e: &Extent| e.len >= room.into();
+            match inner.chart_extent(offset, room.into(), wait) {
                 Ok((extent, _)) if whole(&extent) => match extent.place {
                     Place::Raw { source: id, offset: at } => {
                         (source, offset) = (inner.source(id)?.as_ref(), at);
@@ -130,7 +132,8 @@ impl Disk {
                 Err(e) => return Err(e),
             }
         }
-        Ok(Coded { source, offset, frame, codec, room, home: self })
+        let frame = Frame { stored_len: room, ..frame };
+        Ok(Coded { source, offset, frame, codec, home: self })
     }
 }
 

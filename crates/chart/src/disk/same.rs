@@ -35,10 +35,9 @@ pub fn both_at<'d>(disks: [Option<&'d Disk>; 2], at: u64, want: u64) -> Result<[
 }
 
 fn side(disk: Option<&Disk>, at: u64, want: u64) -> Result<Leaf<'_>> {
-    let nothing = Leaf::nothing(at, want);
-    let Some(disk) = disk else { return Ok(nothing) };
-    match disk.len().saturating_sub(at) {
-        0 => Ok(nothing),
-        rest => disk.leaf(at, want.min(rest), Wait::Allowed, Purpose::Locate)?.asked(),
-    }
+    let rest = disk.map_or(0, |disk| disk.len().saturating_sub(at));
+    let Some(disk) = disk.filter(|_| rest > 0) else { return Ok(Leaf::nothing(at, want)) };
+    let mut leaf = disk.leaf(at, want.min(rest), Wait::Allowed, Purpose::Locate)?;
+    leaf.ask()?;
+    Ok(leaf)
 }

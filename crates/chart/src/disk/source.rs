@@ -43,7 +43,8 @@ impl Source for Disk {
     fn data_at(&self, offset: u64, want: u64) -> Result<Run> {
         check_range(Disk::len(self), offset, 1)?;
         let _pin = self.pin();
-        let leaf = self.leaf(offset, want.max(1), Wait::Allowed, Purpose::Read)?.asked()?;
+        let mut leaf = self.leaf(offset, want.max(1), Wait::Allowed, Purpose::Read)?;
+        leaf.ask()?;
         Ok(Run { len: leaf.len, data: leaf.data })
     }
 

@@ -53,7 +53,6 @@ impl<'d> Planner<'d> {
     /// The next piece, or none when all are given out.
     pub(super) fn next(&mut self) -> Result<Option<Piece<'d>>> {
         while self.queue.is_empty() {
-            // Sources are not asked yet: what can be cloned is, whatever they store of it.
             let Some(plan) = self.walk.next().transpose()? else { return Ok(None) };
             let plan = Arc::new(plan);
             for leaf in &plan.leaves {
@@ -78,6 +77,7 @@ impl<'d> Planner<'d> {
         self.clones = false;
     }
 
+    /// Makes pieces of a leaf. Its source is not asked first: what can be cloned is, whatever is stored of it.
     fn enqueue(&mut self, leaf: Leaf<'d>, plan: &Arc<Plan<'d>>) -> Result<()> {
         if let LeafPlace::Raw { source, .. } = leaf.place
             && self.clones
@@ -93,17 +93,24 @@ impl<'d> Planner<'d> {
 
 /// Cuts a leaf into pieces that are copied, leaving out what its source holds nothing for.
 fn cut<'d>(leaf: Leaf<'d>, plan: &Arc<Plan<'d>>, queue: &mut VecDeque<Piece<'d>>) -> Result<()> {
+    let mut push = |leaf: Leaf<'d>| {
+        let way = if leaf.data { Way::Copy } else { Way::Zero };
+        queue.push_back(Piece { leaf, way, plan: Arc::clone(plan) });
+        leaf.len
+    };
+    if !matches!(leaf.place, LeafPlace::Raw { .. }) {
+        // A frame is decoded as one.
+        push(leaf);
+        return Ok(());
+    }
     let mut rest = leaf;
     while rest.len > 0 {
-        let mut run = rest.asked()?;
+        let mut run = rest;
+        run.ask()?;
         rest = rest.skip(run.len);
-        let way = if run.data { Way::Copy } else { Way::Zero };
-        // A frame is decoded as one.
-        let most = if run.data && matches!(run.place, LeafPlace::Raw { .. }) { PIECE } else { u64::MAX };
+        let most = if run.data { PIECE } else { run.len };
         while run.len > 0 {
-            let leaf = run.head(most);
-            queue.push_back(Piece { leaf, way, plan: Arc::clone(plan) });
-            run = run.skip(leaf.len);
+            run = run.skip(push(run.head(most)));
         }
     }
     Ok(())
