@@ -67,9 +67,9 @@ pub(super) fn serve(binary: &Path, served: &Served) -> Server {
     Server { command, socket: served.socket.clone() }
 }
 
-/// `portolan bench` as the load on a server, whoever made that. With `more` switches.
-pub(super) fn load(binary: &Path, socket: &Path, seconds: u32, more: &[&str]) -> Vec<String> {
-    let mut command = argv![word(binary), "bench", "--json", "--seconds", seconds.to_string(), "-f", "raw"];
+/// `portolan bench` as the load on a server, whoever made that, with a switch that ends it and `more`.
+pub(super) fn load(binary: &Path, socket: &Path, until: [&str; 2], more: &[&str]) -> Vec<String> {
+    let mut command = argv![word(binary), "bench", "--json", until[0], until[1], "-f", "raw"];
     command.extend(words(more));
     command.push(format!("nbd+unix:///?socket={}", word(socket)));
     command

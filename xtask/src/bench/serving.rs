@@ -8,8 +8,12 @@ use super::scratch::Dirs;
 use super::servers::{self, Served};
 use super::{cli, qemu};
 
-/// The virtual size of the images whose clusters are not there yet, in those served: one run cannot fill it.
+/// The images whose clusters are not there yet are so much larger than those served.
 const SPARSE: u64 = 8;
+
+/// So many bytes of those served allow one write that allocates: a run fills no more than a sixteenth of its image, and
+/// leaves no more to be made durable than can be waited for.
+const ALLOCATING: u64 = 128 << 10;
 
 /// Every row, in the order of the page.
 pub(super) fn all(binary: &Path, dirs: &Dirs, sizes: &Sizes) -> Vec<Case> {
@@ -148,7 +152,8 @@ impl Rows<'_> {
 
     /// 4k random writes with flushes.
     fn writing(&self) -> Vec<Case> {
-        let load = self.load(&[RANDOM, &["--write", "--flush-every", "32"]].concat());
+        let switches = [RANDOM, &["--write", "--flush-every", "32"]].concat();
+        let load = self.load(&switches);
         let words = "4k random writes, 32 at a time on one unix connection, a flush every 32";
         let over = |name: &str, words: &str, data: Data, format: &'static str, check| Case {
             needs: vec![Need::Program("qemu-nbd")],
@@ -167,7 +172,7 @@ impl Rows<'_> {
                 "raw",
                 Check::Nothing,
             ),
-            self.allocating(&load, &format!("{words}, to a new qcow2 each run: nearly all allocate")),
+            self.allocating(&switches, &format!("{words}, to a new qcow2 each run: nearly all allocate")),
             over(
                 "nbd-write-qcow2",
                 &format!("{words}, to an allocated qcow2"),
@@ -178,7 +183,9 @@ impl Rows<'_> {
         ]
     }
 
-    fn allocating(&self, load: &[String], work: &str) -> Case {
+    fn allocating(&self, switches: &[&str], work: &str) -> Case {
+        let writes = (self.sizes.served / ALLOCATING).to_string();
+        let load = cli::load(self.binary, &self.socket, ["--operations", &writes], switches);
         let image = self.dirs.of(Place::Plain).join("written-new.qcow2");
         let create = qemu::create(&image, self.sizes.served * SPARSE);
         let served =
@@ -188,8 +195,8 @@ impl Rows<'_> {
             needs: vec![Need::Program("qemu-nbd")],
             inputs: Vec::new(),
             cache: Cache::AsIs,
-            ours: anew(self.side(&served, load)),
-            peers: sides(qemu::serve(&served), load).into_iter().map(anew).collect(),
+            ours: anew(self.side(&served, &load)),
+            peers: sides(qemu::serve(&served), &load).into_iter().map(anew).collect(),
             bars: vec![Bar::Ratio(1.3)],
             check: Check::Sound(image.clone()),
             ..self.reading("nbd-write-qcow2-new".to_owned(), work, Data::WrittenQcow2, "qcow2")
@@ -266,7 +273,7 @@ impl Rows<'_> {
     }
 
     fn load(&self, more: &[&str]) -> Vec<String> {
-        cli::load(self.binary, &self.socket, self.sizes.load_seconds, more)
+        cli::load(self.binary, &self.socket, ["--seconds", &self.sizes.load_seconds.to_string()], more)
     }
 
     fn served(&self, data: Data, format: &'static str, writable: bool) -> Served {
