@@ -42,8 +42,7 @@ pub(super) enum Address {
 pub(super) fn listen(address: &str, may_be_remote: bool) -> anyhow::Result<Heard> {
     if address == "stdio" {
         let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
-        return client(socket)
-            .context("standard input is to be the client, as inetd or a `[ ... ]` of nbdcopy has it");
+        return client(socket).context("standard input is to be the client, as inetd has it");
     }
     if let Some(path) = address.strip_prefix("unix:") {
         return unix(Path::new(path));

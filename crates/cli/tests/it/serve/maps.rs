@@ -80,6 +80,33 @@ fn a_chain_has_the_map_that_qemu_sees() {
 }
 
 #[test]
+fn places_are_told_to_those_who_may_know() {
+    if !testkit::peer::require(&["nbdinfo", "qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    dir.tool("qemu-img", "convert -q -c -O qcow2 base.raw packed.qcow2");
+    let server = Server::start(&dir, "s", "--read-only top.qcow2");
+    assert!(!dir.tool("nbdinfo", &server.uri("")).contains("portolan:place"));
+    server.end();
+    let places = |image: &str| -> Runs<(u64, u64)> {
+        let server = Server::start(&dir, "s", &format!("--read-only --places {image}"));
+        let told = map(&dir, "portolan:place", &server.uri(""));
+        server.end();
+        told.into_iter().map(|(end, word)| (end, (word >> 28, word >> 16 & 0xfff))).collect()
+    };
+    // Three files hold the disk's bytes; what one of them is marked to hold zeros in lies in none.
+    let (mib, told) = (1 << 20, places("top.qcow2"));
+    let kind = |at: u64| told.iter().find(|(end, _)| at < *end).unwrap().1;
+    let sources: Vec<u64> = [64 << 10, 600 << 10, 9 * mib].iter().map(|at| kind(*at).1).collect();
+    assert_eq!([kind(64 << 10).0, kind(600 << 10).0, kind(9 * mib).0], [2, 2, 2], "{told:?}");
+    assert!(sources[0] != sources[1] && sources[1] != sources[2] && sources[0] != sources[2], "{told:?}");
+    assert_eq!((kind(mib), kind(14 * mib + mib / 2)), ((1, 0), (0, 0)), "{told:?}");
+    assert!(places("packed.qcow2").iter().any(|(_, (kind, _))| *kind == 3));
+}
+
+#[test]
 fn bitmaps_are_told_as_qemu_tells_them() {
     if !testkit::peer::require(&["nbdinfo", "qemu-img", "qemu-io", "qemu-nbd"]) {
         return;

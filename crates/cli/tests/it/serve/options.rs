@@ -1,8 +1,12 @@
 //! What `portolan serve` is told, and what it leaves behind.
 
+use super::client::Client;
 use super::{Server, qemu_io, refused};
 use crate::run::Dir;
 use rustix::process::Signal;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 #[test]
 fn an_overlay_takes_the_writes() {
@@ -113,14 +117,72 @@ fn clients_that_stay_do_not_keep_it_from_ending() {
     dir.ok("create -q disk.qcow2 4M");
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let server = Server::start(&dir, "s", "disk.qcow2");
-        let idle = super::client::Client::connect(&server.socket()).unwrap();
-        let half = std::os::unix::net::UnixStream::connect(server.socket()).unwrap();
-        let began = std::time::Instant::now();
+        let idle = Client::connect(&server.socket()).unwrap();
+        let half = UnixStream::connect(server.socket()).unwrap();
+        let began = Instant::now();
         server.signal(signal);
         server.ended();
         assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
         drop((idle, half));
     }
+}
+
+#[test]
+fn the_limits_are_those_that_were_said() {
+    if !testkit::peer::require(&["nbdinfo", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    let gone = |stream: &mut UnixStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).is_ok()
+    };
+    let server =
+        Server::start(&dir, "s", "--max-request 64k --max-connections 1 --handshake-timeout 1 disk.qcow2");
+    let told: serde_json::Value =
+        serde_json::from_str(&dir.tool("nbdinfo", &format!("--json {}", server.uri("")))).unwrap();
+    assert_eq!(told["exports"][0]["block_size_maximum"], 64 << 10, "{told}");
+    // Whoever respects that can still ask for more than one request may be.
+    super::wait_until("the only place is free", || {
+        let args = ["-f", "raw", "-c", "write -P 1 0 1M", "-c", "read -P 1 0 1M", &server.uri("")];
+        let output = std::process::Command::new("qemu-io").args(args).output().unwrap();
+        output.status.success() && !String::from_utf8_lossy(&output.stdout).contains("failed")
+    });
+    super::wait_until("the only place is free", || Client::connect(&server.socket()).is_ok());
+    let mut half = None;
+    super::wait_until("the only place is taken", || {
+        let mut stream = UnixStream::connect(server.socket()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        half = stream.read_exact(&mut [0; 18]).ok().map(|()| stream);
+        half.is_some()
+    });
+    assert!(Client::connect(&server.socket()).is_err());
+    let began = Instant::now();
+    assert!(gone(half.as_mut().unwrap()) && began.elapsed() < Duration::from_secs(5));
+    server.end();
+    let server = Server::start(&dir, "i", "--idle-timeout 1 disk.qcow2");
+    let mut idle = Client::connect(&server.socket()).unwrap();
+    assert!(idle.answer().is_err_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof));
+    server.end();
+}
+
+#[test]
+fn several_addresses_are_one_server() {
+    if !testkit::peer::require(&["qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    let server =
+        Server::listening(&dir, "s", "--listen unix:a.sock --listen tcp:0 --listen unix:b.sock disk.qcow2");
+    let at = |name: &str| format!("nbd+unix:///?socket={}", dir.join(name).display());
+    qemu_io(&dir, &["write -P 1 0 64k"], &at("a.sock"));
+    qemu_io(&dir, &["read -P 1 0 64k", "write -P 2 64k 64k"], &server.uri(""));
+    qemu_io(&dir, &["read -P 1 0 64k", "read -P 2 64k 64k"], &at("b.sock"));
+    server.end();
+    assert_eq!(dir.names(), ["disk.qcow2", "s.err", "s.out"]);
 }
 
 #[test]
@@ -133,6 +195,7 @@ fn what_to_serve_must_be_clear() {
     dir.fails("serve --listen s.sock disk.qcow2", &["unix:PATH"]);
     dir.fails("serve --listen tcp:localhost:x disk.qcow2", &["\"x\""]);
     dir.fails("serve --listen unix:no/where.sock disk.qcow2", &["no/where.sock"]);
+    dir.fails("serve --listen unix:s.sock --pid-file no/where.pid disk.qcow2", &["no/where.pid"]);
     dir.fails("serve --max-request 1k disk.qcow2", &["--max-request"]);
     assert_eq!(dir.run("serve --read-only --temporary disk.qcow2").code, 2);
     assert_eq!(dir.run("serve").code, 2);
