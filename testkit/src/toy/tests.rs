@@ -4,7 +4,7 @@ use crate::contract::{
     Load, Verdict, all_decorators, by_leaves, chart_law, concurrent, crash_safe, fill_is_void, flush_reaches,
     in_place_writer_keeps_its_place, no_write_lost_to_a_deleted_snapshot, no_write_lost_to_a_snapshot,
     overlapping_reservations_wait, place_law, races, random_ops, reader_keeps_its_place,
-    readers_look_while_a_snapshot_waits, snapshot_does_not_change, split_reads, stamp,
+    readers_look_while_a_snapshot_waits, snapshot_does_not_change, split_reads, stamp, walk_law,
     writes_stay_in_their_disk,
 };
 use crate::crash::Budget;
@@ -123,6 +123,8 @@ fn law_1_over_claim() {
 fn law_2_split_changes_bytes() {
     kept(split_reads(&scattered(None), 1));
     found(split_reads(&scattered(Some(Mutation::SplitChangesBytes)), 1), "alone");
+    kept(walk_law(&scattered(None)));
+    found(walk_law(&scattered(Some(Mutation::SplitChangesBytes))), "a walk differs");
 }
 
 #[test]
