@@ -134,7 +134,7 @@ fn nothing_but_starttls_is_answered_in_the_clear() {
 
 /// What somebody in between adds behind STARTTLS, in the clear, is never taken for something said under TLS.
 #[test]
-fn what_is_added_in_the_clear_behind_starttls_is_not_heard() {
+fn cve_2021_3716_what_is_added_in_the_clear_behind_starttls_is_not_heard() {
     let Some(dir) = certificates() else { return };
     let serving = guarded(dir.path(), false);
     let mut go = Vec::new();
