@@ -214,7 +214,7 @@ fn killed(image: &str) {
     let dir = Dir::new();
     let mut held = disk(&dir, image);
     let args = format!("-f {} {image}", format(image));
-    for round in 1..=3 {
+    for round in testkit::crash::seeds(3) {
         let units = load(Server::start(&dir, "s", &args), &held, round, Server::kill);
         if format(image) == "qcow2" {
             is_sound(&dir, image);
@@ -252,7 +252,7 @@ fn a_signal_loses_nothing_that_was_answered() {
     for image in ["disk.raw", "disk.qcow2", "small.qcow2", "over.qcow2"] {
         let mut held = disk(&dir, image);
         let args = format!("-f {} {image}", format(image));
-        for round in 1..=2 {
+        for round in testkit::crash::seeds(2) {
             let server = Server::start(&dir, "s", &args);
             let units = load(server, &held, round, |server| drop(server.end()));
             if format(image) == "qcow2" {

@@ -3,7 +3,7 @@
 use super::{Server, Start, on_a_port, on_a_socket};
 use crate::run::Dir;
 
-const WORKS: [&str; 3] = [
+pub(super) const WORKS: [&str; 3] = [
     "--rw=randwrite --bsrange=512-64k",
     "--rw=randrw --rwmixread=40 --bssplit=512/20:4k/40:16k/20:64k/20 --verify_backlog=64 --fsync=50",
     "--rw=trimwrite --bs=8k",
@@ -11,7 +11,7 @@ const WORKS: [&str; 3] = [
 
 /// Four connections, each with 4 MiB of the disk to itself.
 #[track_caller]
-fn fio(dir: &Dir, uri: &str, work: &str) {
+pub(super) fn fio(dir: &Dir, uri: &str, work: &str) {
     let own = "--size=4M --offset_increment=4M --numjobs=4 --thread --iodepth=16 --serialize_overlap=1";
     let verify = "--verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=7";
     dir.tool("fio", &format!("--name=v --ioengine=nbd --uri={uri} {own} {verify} {work}"));

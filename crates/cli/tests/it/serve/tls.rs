@@ -85,6 +85,27 @@ fn clients_under_tls_read_and_write() {
     }
 }
 
+/// fio has no way of saying whom it trusts; a server of ours that stands on the one under TLS has.
+#[test]
+fn fio_verifies_what_it_wrote_under_tls() {
+    if !testkit::peer::require(&["openssl", "fio", "qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let ours = certificates(&dir, "ours");
+    dir.ok("create -q disk.qcow2 16M");
+    let inner = on_a_port(&dir, "inner", "--tls ours --tls-verify-peer disk.qcow2");
+    let outer = Server::start(&dir, "outer", &format!("-f raw {}", uri(&inner, &ours)));
+    for work in super::load::WORKS {
+        super::load::fio(&dir, &outer.uri(""), work);
+    }
+    dir.tool("qemu-img", &format!("convert -f raw -O raw {} served.raw", outer.uri("")));
+    outer.end();
+    inner.end();
+    dir.tool("qemu-img", "check -q disk.qcow2");
+    dir.tool("qemu-img", "compare -q -F raw disk.qcow2 served.raw");
+}
+
 #[test]
 fn who_is_not_trusted_is_refused() {
     if !testkit::peer::require(&["openssl", "nbdinfo", "qemu-img"]) {
