@@ -2,8 +2,7 @@
 
 use super::Disk;
 use crate::{
-    Backing, ChartMut, Error, Intent, Place, Reservation, Reserve, Result, SetMode, Source, To, Wait,
-    check_range,
+    ChartMut, Error, Intent, Place, Reservation, Reserve, Result, SetMode, Source, To, Wait, check_range,
 };
 use std::sync::Arc;
 
@@ -26,7 +25,7 @@ impl Disk {
         self.mutable()?;
         check_range(self.len(), at, buf.len() as u64)?;
         for _ in 0..TRIES {
-            let (done, blocked) = self.overwrite(at, buf, wait, wait)?;
+            let (done, blocked) = self.overwrite(at, buf, wait)?;
             (at, buf) = (at + done as u64, &buf[done..]);
             if buf.is_empty() {
                 return Ok(());
@@ -41,37 +40,49 @@ impl Disk {
     }
 
     /// Writes `buf` only if all of it goes straight to where it lives already, found without waiting. The write
-    /// itself may wait: for a connection's own thread, under its policy. `WouldBlock` if not; part of it may be
-    /// written then, so the whole is to be written again.
+    /// itself may wait: for a connection's own thread, under its policy. `WouldBlock` if not, and then nothing was
+    /// written.
     pub fn overwrite_at(&self, at: u64, buf: &[u8]) -> Result<()> {
         self.mutable()?;
         check_range(self.len(), at, buf.len() as u64)?;
-        match self.overwrite(at, buf, Wait::Never, Wait::Allowed)? {
+        // On every disk below as well: what is found writable is so until this is dropped. Nothing here waits for
+        // a mutator, which is what a writer with such a pin must not do (law 9).
+        let _pin = self.pin();
+        self.all_in_place(at, buf.len() as u64)?;
+        // Once begun it is carried through, though a map that was at hand just now may have to be fetched again: a
+        // write that stopped half way would be seen by others. All of it is writable and pinned: nothing is reserved.
+        match self.overwrite(at, buf, Wait::Allowed)? {
             (done, _) if done == buf.len() => Ok(()),
             _ => Err(Error::WOULD_BLOCK),
         }
     }
 
+    /// `WouldBlock` unless a whole range can be written where it lives.
+    fn all_in_place(&self, mut at: u64, len: u64) -> Result<()> {
+        let end = at + len;
+        while at < end {
+            let leaf = self.leaf(at, end - at, Wait::Never, super::Purpose::Read)?;
+            if !leaf.writable || !matches!(leaf.place, super::LeafPlace::Raw { .. }) {
+                return Err(Error::WOULD_BLOCK);
+            }
+            at += leaf.len;
+        }
+        Ok(())
+    }
+
     /// Writes in place as far as that goes: how far, and whether what stopped it was an extent not writable.
-    fn overwrite(&self, at: u64, buf: &[u8], look: Wait, write: Wait) -> Result<(usize, bool)> {
+    fn overwrite(&self, at: u64, buf: &[u8], wait: Wait) -> Result<(usize, bool)> {
         let mut done = 0;
         let _pin = self.pin_own();
         while done < buf.len() {
             let rest = &buf[done..];
-            let extent = self.chart_extent_of(at + done as u64, rest.len() as u64, look)?;
+            let extent = self.chart_extent_of(at + done as u64, rest.len() as u64, wait)?;
             let Place::Raw { source, offset } = extent.place else { return Ok((done, true)) };
             if !extent.writable {
                 return Ok((done, true));
             }
             let now = usize::try_from(extent.len).unwrap_or(usize::MAX).min(rest.len());
-            let target = self.source(source)?;
-            let written = match target.backing() {
-                // Only the write itself may wait: neither a look nor a reservation may, below as little as here.
-                Backing::Disk(inner) if look == Wait::Never && write == Wait::Allowed => {
-                    inner.overwrite_at(offset, &rest[..now])
-                }
-                _ => target.write_at(offset, &rest[..now], write),
-            };
+            let written = self.source(source)?.write_at(offset, &rest[..now], wait);
             self.soil(source);
             written.map_err(|e| self.blame(at + done as u64, now, e))?;
             done += now;

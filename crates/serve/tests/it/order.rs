@@ -4,7 +4,7 @@
 use crate::client::{Client, hear, request};
 use crate::linear::{Op, What, check};
 use crate::support::Serving;
-use chart::{Backing, Disk, Identity, Limits, Result, Run, Source, Wait};
+use chart::{Backing, Chart, Disk, Extent, Identity, Limits, Result, Run, Source, SourceId, Wait};
 use format::qcow2::create::{New, create};
 use format::qcow2::{Image, Options};
 use io::memory::Memory;
@@ -565,6 +565,39 @@ fn a_source_that_has_to_fetch_is_linearizable() {
     let slow = Arc::new(testkit::source::Slow::new(memory, Duration::from_micros(200)));
     let serving = Serving::one(raw(slow));
     assert!(histories(&serving, 60, 256 << 10, 0, small) > 3);
+}
+
+/// A map in small pieces, of which now one and now another is not at hand.
+struct Forgetful {
+    len: u64,
+    count: AtomicU32,
+}
+
+impl Chart for Forgetful {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn extent_at(&self, at: u64, want: u64, wait: Wait) -> Result<Extent> {
+        if wait == Wait::Never && self.count.fetch_add(1, Relaxed) % 41 == 0 {
+            return Err(chart::Error::WOULD_BLOCK);
+        }
+        let len = (at / 256 * 256 + 256 - at).min(want).min(self.len - at);
+        Ok(Extent { writable: true, ..Extent::raw(at, len, SourceId(0), at) })
+    }
+}
+
+/// A write that its connection's thread begins and cannot complete must not be seen in part.
+#[test]
+fn a_map_that_forgets_is_linearizable() {
+    let map = Forgetful { len: 64 << 20, count: AtomicU32::new(0) };
+    let source = piecemeal(64 << 20, Way::Slowly);
+    let disk = Disk::builder("forgetful", Arc::new(map)).source(source).straight().build().unwrap();
+    let serving = Serving::one(disk);
+    let made = histories(&serving, 100, 256 << 10, 0, |rng, at| Plan { zeroes: 0, ..small(rng, at) });
+    assert!(made > 3);
+    let counters = serving.server.counters();
+    assert!(counters.at_once.load(Relaxed) > 0 && counters.array.load(Relaxed) > 0);
 }
 
 /// Proves that what is checked above could fail: broken disks are found out, and soon.
