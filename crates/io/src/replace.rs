@@ -82,15 +82,32 @@ impl Replacement {
     }
 
     /// Makes it durable and gives it its name.
-    pub fn commit(mut self) -> Result<()> {
+    pub fn commit(self) -> Result<()> {
+        self.finish(true)
+    }
+
+    /// Gives it its name, and leaves it to the system when to make it durable: a power cut soon after may leave a
+    /// file with its name and without its content.
+    pub fn commit_in_haste(self) -> Result<()> {
+        self.finish(false)
+    }
+
+    fn finish(mut self, durably: bool) -> Result<()> {
         let file = self.file.take().ok_or_else(|| Error::invalid("the file is finished"))?;
-        file.flush()?;
+        if durably {
+            file.flush()?;
+        }
         if self.temporary.is_none() {
             self.name_nameless(&file)?;
         } else {
             self.rename()?;
         }
         drop(self.replaced.take()); // it has no name any more
+        if !durably {
+            return Ok(());
+        }
+        // That it has a name now is a change of the file, and of its folder.
+        rustix::fs::fsync(file.fd()).map_err(std::io::Error::from).in_path(&self.target)?;
         let folder = folder_of(&self.target);
         std::fs::File::open(folder).and_then(|f| f.sync_all()).in_path(folder)
     }
@@ -108,8 +125,7 @@ impl Replacement {
             Err(Errno::EXIST) => return Err(exists(&self.target)),
             Err(e) => return Err(std::io::Error::from(e)).in_path(&self.target),
         }
-        // That it has a name now is a change of the file, too.
-        rustix::fs::fsync(file.fd()).map_err(std::io::Error::from).in_path(&self.target)
+        Ok(())
     }
 
     /// Gives a file with a temporary name its own.

@@ -29,6 +29,8 @@ pub struct Options<'a> {
     pub threads: usize,
     /// Replace what is there.
     pub force: bool,
+    /// Leave it to the system when to make the new file durable.
+    pub no_flush: bool,
     /// Who looks on.
     pub watch: Watch<'a>,
 }
@@ -76,7 +78,7 @@ pub fn convert(opened: &Opened, target: &Path, format: Format, options: &Options
     let replacement = Replacement::create(target, options.force)?;
     let report = fill(disk, replacement.file()?, format, options)?;
     options.watch.go_on()?;
-    replacement.commit()?;
+    if options.no_flush { replacement.commit_in_haste()? } else { replacement.commit()? }
     Ok(report)
 }
 
@@ -144,7 +146,7 @@ fn how<'a>(options: &Options<'a>, empty: bool) -> io::copy::Options<'a> {
         reflink: options.reflink,
         threads: options.threads,
         sink_reads_zero: empty,
-        will_flush: true,
+        will_flush: !options.no_flush,
         progress: options.watch.progress,
         cancel: options.watch.cancel,
         ..io::copy::Options::default()
@@ -203,6 +205,8 @@ fn onto_device(disk: &Arc<Disk>, device: &File, format: Format, options: &Option
         return Err(Error::unsupported(format!("a device can be filled as raw, not as {format}")));
     }
     let report = move_all(disk, device, options, false)?;
-    device.flush()?;
+    if !options.no_flush {
+        device.flush()?;
+    }
     Ok(report)
 }

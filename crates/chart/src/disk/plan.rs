@@ -30,6 +30,21 @@ pub(super) struct Look {
     pub(super) ask: bool,
 }
 
+impl Look {
+    /// Adds a run, in the parts that its source makes of it: as many as there is room for.
+    fn tell<'d>(&self, mut run: Leaf<'d>, most: usize, leaves: &mut Vec<Leaf<'d>>) -> Result<()> {
+        while run.len > 0 && leaves.len() < most {
+            let mut part = run;
+            if self.ask {
+                part.ask()?;
+            }
+            run = run.skip(part.len);
+            leaves.push(part);
+        }
+        Ok(())
+    }
+}
+
 impl Disk {
     /// Where the bytes of a range really live. At most `most` leaves: a longer range is planned in parts, by
     /// [`Disk::walk`].
@@ -41,21 +56,24 @@ impl Disk {
     /// The leaves of the first part of a range that lies within the disk.
     pub(super) fn look_up(&self, range: Range<u64>, look: &Look) -> Result<Plan<'_>> {
         let pin = self.pin();
-        let mut leaves: Vec<Leaf<'_>> = Vec::new();
-        let mut at = range.start;
-        for _ in 0..look.most.max(1) {
-            if at >= range.end {
-                break;
+        let most = look.most.max(1);
+        let (mut leaves, mut at, mut looks) = (Vec::new(), range.start, 0);
+        // The run that goes on: a source is asked about all of it at once, since asking is dear.
+        let mut run: Option<Leaf<'_>> = None;
+        while at < range.end && looks < most && leaves.len() < most {
+            let leaf = self.leaf(at, range.end - at, look.wait, look.why)?;
+            (at, looks) = (leaf.end(), looks + 1);
+            match &mut run {
+                Some(run) if run.joins(&leaf) => run.len += leaf.len,
+                run => {
+                    if let Some(done) = run.replace(leaf) {
+                        look.tell(done, most, &mut leaves)?;
+                    }
+                }
             }
-            let mut leaf = self.leaf(at, range.end - at, look.wait, look.why)?;
-            if look.ask {
-                leaf.ask()?;
-            }
-            at = leaf.end();
-            match leaves.last_mut() {
-                Some(last) if last.joins(&leaf) => last.len += leaf.len,
-                _ => leaves.push(leaf),
-            }
+        }
+        if let Some(last) = run.filter(|_| leaves.len() < most) {
+            look.tell(last, most, &mut leaves)?;
         }
         Ok(Plan { leaves, _pin: pin })
     }

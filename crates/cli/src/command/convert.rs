@@ -47,6 +47,10 @@ pub(crate) struct Args {
     /// Replace the target if it is there
     #[arg(long)]
     force: bool,
+    /// Leave it to the system when to make the target durable: sooner done, but a power cut soon after may leave it
+    /// without its content. This is what qemu-img does
+    #[arg(long)]
+    no_flush: bool,
     /// Keep stored zeros stored, rather than making them holes
     #[arg(long)]
     keep_zeros: bool,
@@ -98,6 +102,7 @@ impl Args {
                 },
                 threads: self.threads,
                 force: self.force,
+                no_flush: self.no_flush,
                 watch,
             };
             convert(&opened, &self.target, format, &options)
