@@ -579,7 +579,7 @@ impl Chart for Forgetful {
     }
 
     fn extent_at(&self, at: u64, want: u64, wait: Wait) -> Result<Extent> {
-        if wait == Wait::Never && self.count.fetch_add(1, Relaxed) % 41 == 0 {
+        if wait == Wait::Never && self.count.fetch_add(1, Relaxed).is_multiple_of(41) {
             return Err(chart::Error::WOULD_BLOCK);
         }
         let len = (at / 256 * 256 + 256 - at).min(want).min(self.len - at);
