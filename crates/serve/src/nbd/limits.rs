@@ -13,7 +13,7 @@ pub const STATUS_EXTENTS: usize = 16 << 10;
 pub const OPTIONS: usize = 256;
 
 /// How many replies' bytes are gathered before they are sent, while there are more requests to answer.
-pub const BATCH: usize = 256 << 10;
+pub const BATCH: usize = 128 << 10;
 
 /// The longest write that a connection's own thread carries out.
 pub const IN_PLACE: usize = 256 << 10;
