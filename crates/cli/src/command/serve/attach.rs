@@ -24,6 +24,9 @@ pub(super) fn print(out: &mut Out, server: &Server, heard: &[Heard], tls: bool) 
             }
         }
     }
+    if tls {
+        writeln!(out, "\nDIR is where a client has the ca-cert.pem that vouches for this server.")?;
+    }
     writeln!(out, "\nCtrl-C ends it.")?;
     Ok(out.flush()?)
 }
@@ -31,13 +34,16 @@ pub(super) fn print(out: &mut Out, server: &Server, heard: &[Heard], tls: bool) 
 /// Who can attach an export, and with what words.
 fn ways(address: &Address, name: &str, writable: bool, tls: bool) -> Option<Vec<(&'static str, String)>> {
     let uri = uri(address, name, tls)?;
+    if tls {
+        let and = if uri.contains('?') { '&' } else { '?' };
+        // Whom to trust only the client knows.
+        let trusting = quote(&format!("{uri}{and}tls-certificates=DIR"));
+        let who = ["Portolan", "nbdinfo"].into_iter().zip(["portolan info", "nbdinfo"]);
+        return Some(who.map(|(who, command)| (who, format!("{command} {trusting}"))).collect());
+    }
     let read_only = if writable { "" } else { ",readonly=on" };
     let quoted = quote(&uri);
     let mut ways = vec![("Portolan", format!("portolan info {quoted}"))];
-    if tls {
-        ways.push(("nbdinfo", format!("nbdinfo {quoted}")));
-        return Some(ways);
-    }
     ways.push((
         "QEMU",
         format!(
@@ -107,6 +113,8 @@ mod tests {
         assert_eq!(quote("a'b"), r"'a'\''b'");
         let tcp = Address::Tcp("::1".into(), 10809);
         assert_eq!(uri(&tcp, "x y", true).unwrap(), "nbds://[::1]:10809/x%20y");
+        let all = ways(&tcp, "", true, true).unwrap();
+        assert_eq!(all[0].1, "portolan info 'nbds://[::1]:10809/?tls-certificates=DIR'");
         let all = ways(&unix, "", true, false).unwrap();
         let kernel = all.iter().find(|(who, _)| *who == "kernel").unwrap();
         assert_eq!(kernel.1, "sudo nbd-client -unix '/tmp/a b.sock' /dev/nbd0");

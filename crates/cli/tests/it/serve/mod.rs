@@ -97,8 +97,11 @@ impl<'d> Server<'d> {
             return format!("nbd+unix:///{export}?socket={}", socket.display());
         }
         let said = self.log("out");
-        let uri = said.split_whitespace().find(|w| w.starts_with("nbd://") || w.starts_with("nbds://"));
-        uri.unwrap_or_else(|| panic!("no address in {said}")).to_owned()
+        let words = said.split_whitespace().map(|word| word.trim_matches('\''));
+        let mut uris = words.filter(|w| w.starts_with("nbd://") || w.starts_with("nbds://"));
+        let uri = uris.next().unwrap_or_else(|| panic!("no address in {said}"));
+        // What comes behind says whom to trust.
+        uri.split('?').next().unwrap_or(uri).to_owned()
     }
 
     fn signal(&self, signal: Signal) {
