@@ -141,7 +141,11 @@ fn soak() {
     }
     if std::env::var_os("NEXTEST").is_some() {
         let (first, last) = (seen[0], seen[seen.len() - 1]);
-        assert!(last.1 <= first.1 && last.2 <= first.2, "descriptors or threads grow: {seen:?}");
+        // A thread is still there for a moment when its client no longer is.
+        until("descriptors or threads grow", || {
+            let now = held();
+            now.0 <= first.1 && now.1 <= first.2
+        });
         let grown = last.0.saturating_sub(first.0);
         assert!(grown < 16 << 20, "memory grows: {seen:?}");
     }
