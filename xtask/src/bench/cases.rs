@@ -40,7 +40,7 @@ impl Rows<'_> {
         let mut cases = Vec::new();
         for formats in [Formats { from: "qcow2", to: "raw" }, Formats { from: "raw", to: "qcow2" }] {
             for cache in [Cache::Warm, Cache::Cold] {
-                for durability in [Durability::Default, Durability::Equal] {
+                for durability in [Durability::Default, Durability::Equal, Durability::Neither] {
                     cases.push(self.copy(formats, cache, durability));
                 }
             }
@@ -57,7 +57,12 @@ impl Rows<'_> {
         let (suffix, flushed) = match durability {
             Durability::Default => ("default", "the peer never flushes"),
             Durability::Equal => ("durable", "both durable"),
+            Durability::Neither => ("unflushed", "neither flushes"),
         };
+        let mut side = cli::convert(self.binary, (&source, formats.from), &ours, formats.to);
+        if durability == Durability::Neither {
+            side = cli::unflushed(side);
+        }
         Case {
             name: format!("copy-{}-{}-{temperature}-{suffix}", formats.from, formats.to),
             work: format!(

@@ -15,6 +15,8 @@ pub(super) enum Durability {
     Default,
     /// What is written is on the disk when it ends, as with our convert.
     Equal,
+    /// Neither flushes: ours is told not to.
+    Neither,
 }
 
 /// Flags that have been the fastest somewhere: plain, parallel and out of order, and O_DIRECT at either end.
@@ -44,7 +46,7 @@ impl Conversion<'_> {
     /// The candidates that read the data and write it.
     pub(super) fn copying(&self, durability: Durability) -> Vec<Side> {
         match durability {
-            Durability::Default => self.sides(FASTEST, &[]),
+            Durability::Default | Durability::Neither => self.sides(FASTEST, &[]),
             Durability::Equal => self.sides(DURABLE, &[]).into_iter().map(Side::then_sync).collect(),
         }
     }
@@ -53,7 +55,7 @@ impl Conversion<'_> {
     pub(super) fn offloading(&self, durability: Durability) -> Vec<Side> {
         let sides = self.sides(OFFLOAD, &[]).into_iter();
         match durability {
-            Durability::Default => sides.collect(),
+            Durability::Default | Durability::Neither => sides.collect(),
             Durability::Equal => sides.map(Side::then_sync).collect(),
         }
     }
