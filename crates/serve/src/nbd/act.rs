@@ -39,11 +39,14 @@ impl Act<'_> {
                 out.cut(mark);
                 return false;
             }
-            Err(Stop::WouldBlock) => Failure { code: Code::EIO, message: "it would have to wait".to_owned() },
+            Err(Stop::WouldBlock) => Failure::unforeseen("a source that may wait said that it would have to"),
             Err(Stop::Failed(failure)) => failure,
         };
         out.cut(mark);
         tally.errors = tally.errors.saturating_add(1);
+        if let Some(log) = &failure.log {
+            self.session.notices.tell(log);
+        }
         reply::failure(self.session.headers, self.request, &failure, out);
         true
     }

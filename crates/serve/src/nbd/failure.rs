@@ -15,15 +15,17 @@ pub(super) enum Stop {
 pub(super) struct Failure {
     /// On the wire.
     pub(super) code: Code,
-    /// For a person.
+    /// For a person at the client.
     pub(super) message: String,
+    /// For the server's owner: what the client is not told, since it names files of this host.
+    pub(super) log: Option<String>,
 }
 
 impl Stop {
     /// A request that makes no sense or is not allowed.
     #[cold]
     pub(super) fn refused(code: Code, message: impl Into<String>) -> Self {
-        Stop::Failed(Failure { code, message: message.into() })
+        Stop::Failed(Failure { code, message: message.into(), log: None })
     }
 }
 
@@ -33,9 +35,19 @@ impl From<Error> for Stop {
     }
 }
 
+impl Failure {
+    /// A fault of ours.
+    #[cold]
+    pub(super) fn unforeseen(what: &str) -> Self {
+        let message = "the server failed in an unforeseen way".to_owned();
+        Failure { code: Code::EIO, message, log: Some(what.to_owned()) }
+    }
+}
+
 impl From<&Error> for Failure {
     fn from(e: &Error) -> Self {
-        Failure { code: code(e.kind()), message: e.to_string() }
+        let message = format!("{}; the server knows more", e.kind().name());
+        Failure { code: code(e.kind()), message, log: Some(e.to_string()) }
     }
 }
 

@@ -101,7 +101,7 @@ impl<'s> Handshake<'s> {
     fn session(&mut self, export: Arc<Export>) -> Session {
         let of_export = self.chosen.take().filter(|(name, _)| self.server.is_export(name, &export));
         let contexts = of_export.map(|(_, chosen)| chosen).unwrap_or_default();
-        Session { export, headers: self.headers, contexts }
+        Session { export, headers: self.headers, contexts, notices: self.server.notices() }
     }
 
     /// Receives exactly this much, before the deadline.

@@ -26,6 +26,7 @@ mod failure;
 mod handshake;
 pub mod limits;
 pub mod listen;
+mod notices;
 mod reply;
 pub mod server;
 mod session;
@@ -35,6 +36,7 @@ pub mod tls;
 
 pub use limits::Limits;
 pub use listen::Listener;
+pub use notices::Notice;
 pub use server::{Config, Server};
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::conn::Conn;
 use super::handshake::{Handshake, Outcome, Shaken};
 use super::limits::Limits;
 use super::listen::Listener;
+use super::notices::{Notice, Notices};
 use super::talk::{Job, Proxy, Talk};
 use super::tls::Tls;
 use crate::array::{Array, Proxies};
@@ -17,9 +18,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What a connection's thread needs of stack; most of it is never touched.
 const STACK: usize = 256 << 10;
-
-/// What a server is told of, to tell a person: the words, ready to print.
-pub type Notice = dyn Fn(&str) + Send + Sync;
 
 /// What to serve, and how.
 pub struct Config {
@@ -57,7 +55,7 @@ pub struct Server {
     limits: Arc<Limits>,
     tls: Option<Tls>,
     once: bool,
-    notice: Box<Notice>,
+    notices: Arc<Notices>,
     counters: Arc<Counters>,
     array: Arc<Array<Job>>,
     proxies: Mutex<Option<Proxies>>,
@@ -79,7 +77,7 @@ impl Server {
             exports.push(Arc::new(export));
         }
         let (limits, counters) = (Arc::new(config.limits), Arc::new(Counters::default()));
-        let array: Arc<Array<Job>> = Arc::default();
+        let array: Arc<Array<Job>> = Arc::new(Array::new(config.proxies));
         let proxies = Proxies::start(&array, config.proxies, || {
             let mut proxy = Proxy::new(Arc::clone(&limits), Arc::clone(&counters));
             move |job| proxy.act(job)
@@ -90,7 +88,7 @@ impl Server {
             limits,
             tls: config.tls,
             once: config.once,
-            notice: config.notice,
+            notices: Arc::new(Notices::new(config.notice)),
             counters,
             array,
             proxies: Mutex::new(Some(proxies.during(|| "starting the proxies".to_owned())?)),
@@ -115,6 +113,10 @@ impl Server {
     /// The limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(super) fn notices(&self) -> Arc<Notices> {
+        Arc::clone(&self.notices)
     }
 
     pub(super) fn tls(&self) -> Option<&Tls> {
@@ -150,7 +152,7 @@ impl Server {
                     Ok(Some(socket)) => self.welcome(socket),
                     Ok(None) => {}
                     Err(e) => {
-                        (self.notice)(&format!("a client could not be accepted: {e}"));
+                        self.notices.tell(&format!("a client could not be accepted: {e}"));
                         // Out of descriptors, most likely: trying again at once would not help.
                         std::thread::sleep(std::time::Duration::from_millis(50));
                     }
@@ -165,7 +167,7 @@ impl Server {
         self.counters.accepted.fetch_add(1, Relaxed);
         if let Err(e) = self.begin(socket) {
             self.counters.turned_away.fetch_add(1, Relaxed);
-            (self.notice)(&format!("a client was turned away: {e}"));
+            self.notices.tell(&format!("a client was turned away: {e}"));
         }
     }
 
@@ -234,7 +236,7 @@ impl Server {
         let leaving = Leaving(self, conn.client);
         if let Err(e) = self.converse(conn) {
             self.counters.broken.fetch_add(1, Relaxed);
-            (self.notice)(&format!("client {}: {e}", leaving.1));
+            self.notices.tell(&format!("client {}: {e}", leaving.1));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a handshake agreed on.
 
+use super::notices::Notices;
 use crate::Export;
 use io::nbd::wire::{BASE_ALLOCATION, Headers};
 use std::sync::Arc;
@@ -52,4 +53,6 @@ pub(super) struct Session {
     pub(super) export: Arc<Export>,
     pub(super) headers: Headers,
     pub(super) contexts: Vec<Chosen>,
+    /// Where the server's owner hears what a client is not told.
+    pub(super) notices: Arc<Notices>,
 }

@@ -160,11 +160,10 @@ fn tell(walk: Walk<'_>, mut each: impl FnMut(&Leaf<'_>) -> bool) -> Result<()> {
     Ok(())
 }
 
-/// `base:allocation`.
+/// `base:allocation`: what is not stored reads as zeros. A hole is called so as QEMU does, whether a map says zero there
+/// or nothing at all; who wants to know which asks for the depth.
 fn allocation(leaf: &Leaf<'_>) -> u64 {
-    let zero = AllocationState::ZERO.only_if(!leaf.data);
-    let hole = AllocationState::HOLE.only_if(!leaf.data && !matches!(leaf.place, LeafPlace::Zero));
-    (zero | hole).0
+    (AllocationState::HOLE | AllocationState::ZERO).only_if(!leaf.data).0
 }
 
 /// `portolan:place`: what a range is in the upper four bits, the number of its source in the next twelve, and, with

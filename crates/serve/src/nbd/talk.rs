@@ -4,6 +4,7 @@
 use super::act::Act;
 use super::buffer::{Input, Output};
 use super::conn::{Conn, Received};
+use super::failure::Failure;
 use super::limits::{BATCH, IN_PLACE, Limits};
 use super::reply;
 use super::session::Session;
@@ -11,7 +12,7 @@ use super::status;
 use crate::array::Array;
 use crate::counters::{Counters, Tally};
 use chart::{Error, Result, Wait};
-use io::nbd::wire::{Code, Command, Request};
+use io::nbd::wire::{Command, Request};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -324,8 +325,7 @@ impl Proxy {
             // A fault of ours in one request must not cost the others their proxy.
             if catch_unwind(AssertUnwindSafe(|| self.answer(&job))).is_err() {
                 self.output = Output::default();
-                let message = "the server failed in an unforeseen way".to_owned();
-                let failure = super::failure::Failure { code: Code::EIO, message };
+                let failure = Failure::unforeseen("a request made a proxy panic");
                 reply::failure(job.session.headers, &job.request, &failure, &mut self.output);
             }
             self.tally.proxy = 1;
