@@ -24,32 +24,23 @@ pub(super) type Run = (u64, u64);
 #[derive(Default)]
 pub(super) struct Guard {
     filter: OnceLock<Box<[AtomicU64]>>,
-    exact: RwLock<Exact>,
+    exact: RwLock<Tables>,
 }
 
+/// Where they are.
 #[derive(Default)]
-struct Exact {
+pub(super) struct Tables {
     /// As they were found, in order, none touching the next.
     runs: Vec<Run>,
     /// How often a cluster has become a table since, less how often it has ceased to be one.
     changes: BTreeMap<u64, i64>,
 }
 
-impl Exact {
-    fn holds(&self, cluster: u64) -> bool {
-        let behind = self.runs.partition_point(|(first, _)| *first <= cluster);
-        let run = behind.checked_sub(1).and_then(|index| self.runs.get(index));
-        let found = run.is_some_and(|(first, count)| cluster.saturating_sub(*first) < *count);
-        self.changes.get(&cluster).copied().unwrap_or(0).saturating_add(i64::from(found)) > 0
-    }
-}
-
-impl Guard {
-    /// Guards these: `sole` are nobody else's, neither each other's nor those of `shared`, of which some may be the
-    /// same. Where two are, the image is corrupt. `expected` more are about to come.
-    pub(super) fn set(&self, mut sole: Vec<Run>, mut shared: Vec<u64>, expected: u64) -> Result<()> {
+impl Tables {
+    /// Tables in these places. `sole` are nobody else's, neither each other's nor those of `shared`, of which some
+    /// may be the same. Where two are, the image is corrupt.
+    pub(super) fn new(mut sole: Vec<Run>, mut shared: Vec<u64>) -> Result<Tables> {
         sole.retain(|(_, count)| *count > 0);
-        sole.sort_unstable();
         let mut changes = BTreeMap::new();
         shared.sort_unstable();
         for same in shared.chunk_by(|a, b| a == b) {
@@ -73,8 +64,22 @@ impl Guard {
             }
             joins
         });
+        Ok(Tables { runs: sole, changes })
+    }
+
+    fn holds(&self, cluster: u64) -> bool {
+        let behind = self.runs.partition_point(|(first, _)| *first <= cluster);
+        let run = behind.checked_sub(1).and_then(|index| self.runs.get(index));
+        let found = run.is_some_and(|(first, count)| cluster.saturating_sub(*first) < *count);
+        self.changes.get(&cluster).copied().unwrap_or(0).saturating_add(i64::from(found)) > 0
+    }
+}
+
+impl Guard {
+    /// Guards these. `expected` more are about to come.
+    pub(super) fn set(&self, tables: Tables, expected: u64) {
         let mut exact = self.exact.write().unwrap_or_else(PoisonError::into_inner);
-        *exact = Exact { runs: sole, changes };
+        *exact = tables;
         let total = exact.runs.iter().fold(0, |total: u64, run| total.saturating_add(run.1));
         let words = total.max(expected).saturating_mul(16) / 64;
         let words = words.clamp(MIN_WORDS, MAX_WORDS).next_power_of_two();
@@ -83,12 +88,11 @@ impl Guard {
             .get_or_init(|| std::iter::repeat_with(AtomicU64::default).take(to_index(words)).collect());
         if total > MAX_FILTERED {
             filter.iter().for_each(|word| word.store(u64::MAX, Ordering::Release));
-            return Ok(());
+            return;
         }
         for &(first, count) in &exact.runs {
             (first..first.saturating_add(count)).for_each(|cluster| pass(filter, cluster));
         }
-        Ok(())
     }
 
     /// These have become a table.

@@ -172,6 +172,31 @@ fn what_cannot_be_repaired_is_left_as_it_is() {
 }
 
 #[test]
+fn tables_in_the_place_of_others_are_found_before_anything_is_repaired() {
+    if !peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = create(&dir.path().join("image.qcow2"), &[], 4 * MIB);
+    peer::qemu_io("qcow2", &path, &["write -P 5 64k 300k"]);
+    peer::qemu_img(&["snapshot", "-c", "s", arg(&path)]);
+    peer::qemu_img(&["bitmap", "--add", arg(&path), "b"]);
+    let good = std::fs::read(&path).unwrap();
+    let word = |at: u64| u64::from_be_bytes(good[at as usize..at as usize + 8].try_into().unwrap());
+    let header = open(&path, false).header().clone();
+    let directory = header.bitmaps().unwrap().bitmap_directory_offset.get();
+    // A snapshot's L1 table and a bitmap's table: what they hold would do for an L2 table.
+    for over in [word(header.snapshots_offset), word(directory)] {
+        std::fs::write(&path, &good).unwrap();
+        let lie = (over | 1 << 63).to_be_bytes();
+        open_file(&path, true).write_at(header.l1_table_offset, &lie, Wait::Allowed).unwrap();
+        let refused = cannot_be_repaired(&path);
+        assert_eq!(refused.kind(), Kind::Corrupt, "{refused}");
+        assert!(refused.to_string().contains("left as it is"), "{refused}");
+    }
+}
+
+#[test]
 fn a_repair_that_fails_half_way_leaves_the_length_as_it_was() {
     if !peer::require(&["qemu-img", "qemu-io"]) {
         return;

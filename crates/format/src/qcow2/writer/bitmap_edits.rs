@@ -136,6 +136,7 @@ impl Image {
         if self.version < 3 {
             return Err(Error::unsupported("images of version 2 (compat=0.10) have no bitmaps"));
         }
+        let _between = self.between_flushes()?;
         let _frozen = self.freeze()?;
         let mut w = self.writer()?;
         self.stop_in_place()?;

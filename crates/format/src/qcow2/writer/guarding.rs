@@ -2,8 +2,9 @@
 
 use super::Writer;
 use crate::field::{be64s, read_vec};
+use crate::qcow2::alloc::Allocator;
 use crate::qcow2::check::{MAX_L1_ENTRIES, MAX_L2_TABLES};
-use crate::qcow2::guard::Run;
+use crate::qcow2::guard::{Run, Tables};
 use crate::qcow2::layout::autoclear;
 use crate::qcow2::{Header, Image, L1Entry, bitmap, snapshot};
 use chart::{Error, Result};
@@ -14,28 +15,61 @@ impl Image {
     pub(super) fn guard_tables(&self, w: &mut Writer) -> Result<()> {
         let header = self.header().clone();
         self.refuse_cut_off(w, &header)?;
-        let run = |offset, bytes| (self.clusters.index(offset), self.clusters.count(bytes));
+        let tables = self.tables(&header, self.l1.entries(), &w.alloc)?;
+        self.mutator()?.guard.set(tables, self.l1.len());
+        Ok(())
+    }
+
+    /// The tables of the image that `header` makes it, with these entries in its L1 table and these refcounts.
+    pub(super) fn tables(
+        &self,
+        header: &Header,
+        l1: impl Iterator<Item = L1Entry>,
+        alloc: &Allocator,
+    ) -> Result<Tables> {
         let mut sole = vec![
-            (0, 1),
-            run(header.l1_table_offset, u64::from(header.l1_size).saturating_mul(8)),
+            self.run(header.l1_table_offset, u64::from(header.l1_size).saturating_mul(8)),
             (self.clusters.index(header.refcount_table_offset), header.refcount_table_clusters.into()),
         ];
-        for offset in w.alloc.block_offsets() {
+        for offset in alloc.block_offsets() {
             sole.push((self.table_at(offset, "refcount block")?, 1));
         }
         let mut shared = Vec::new();
-        for entry in self.l1.entries() {
+        for entry in l1 {
             match (entry.table(), entry.is_copied()) {
                 (Some(offset), true) => sole.push((self.table_at(offset, "L2 table")?, 1)),
                 (Some(offset), false) => shared.push(self.table_at(offset, "L2 table")?),
                 (None, _) => {}
             }
         }
-        self.snapshot_tables(&header, &mut sole, &mut shared)?;
-        if header.bitmaps().is_some() && header.is_autoclear(autoclear::BITMAPS) {
-            self.bitmap_tables(&header, &mut sole)?;
+        let bytes = self.other_tables(header, &mut sole, &mut shared)?;
+        sole.push(self.run(header.snapshots_offset, bytes));
+        Tables::new(sole, shared)
+    }
+
+    /// Refuses an image in which tables share a place that new roots would leave where they are. Changes nothing.
+    pub(super) fn refuse_overlaps(&self, header: &Header) -> Result<()> {
+        let (mut sole, mut shared) = (Vec::new(), Vec::new());
+        // Their flags may be wrong: those with one reference will be nobody else's.
+        for offset in self.l1.entries().filter_map(L1Entry::table) {
+            shared.push(self.table_at(offset, "L2 table")?);
         }
-        self.mutator()?.guard.set(sole, shared, self.l1.len())
+        self.other_tables(header, &mut sole, &mut shared)?;
+        Tables::new(sole, shared).map(drop)
+    }
+
+    fn run(&self, offset: u64, bytes: u64) -> Run {
+        (self.clusters.index(offset), self.clusters.count(bytes))
+    }
+
+    /// The header, and what snapshots and bitmaps have. Returns the length of the snapshot table.
+    fn other_tables(&self, header: &Header, sole: &mut Vec<Run>, shared: &mut Vec<u64>) -> Result<u64> {
+        sole.push((0, 1));
+        let bytes = self.snapshot_tables(header, sole, shared)?;
+        if header.bitmaps().is_some() && header.is_autoclear(autoclear::BITMAPS) {
+            self.bitmap_tables(header, sole)?;
+        }
+        Ok(bytes)
     }
 
     fn table_at(&self, offset: u64, what: &str) -> Result<u64> {
@@ -55,10 +89,10 @@ impl Image {
         Ok(self.clusters.index(offset))
     }
 
-    /// The tables of snapshots: their L1 tables, each in its place, and the L2 tables, which they share.
-    fn snapshot_tables(&self, header: &Header, sole: &mut Vec<Run>, shared: &mut Vec<u64>) -> Result<()> {
-        let (list, bytes) = snapshot::read_table(self.file.as_ref(), header)?;
-        sole.push((self.clusters.index(header.snapshots_offset), self.clusters.count(bytes)));
+    /// The tables of snapshots: their L1 tables, each in its place, and the L2 tables, which they share. Returns the
+    /// length of the snapshot table.
+    fn snapshot_tables(&self, header: &Header, sole: &mut Vec<Run>, shared: &mut Vec<u64>) -> Result<u64> {
+        let (list, table_bytes) = snapshot::read_table(self.file.as_ref(), header)?;
         let mut places: Vec<(u64, u64)> = Vec::with_capacity(list.len());
         for snapshot in &list {
             snapshot.check(self.clusters, self.file.len())?;
@@ -68,7 +102,7 @@ impl Image {
         places.dedup();
         let (mut tables, mut walked) = (Vec::new(), 0_u64);
         for (offset, bytes) in places {
-            sole.push((self.clusters.index(offset), self.clusters.count(bytes)));
+            sole.push(self.run(offset, bytes));
             walked = walked.saturating_add(bytes / 8);
             if walked > MAX_L1_ENTRIES {
                 return Err(Error::unsupported(format!("more than {MAX_L1_ENTRIES} entries of L1 tables")));
@@ -83,12 +117,12 @@ impl Image {
             }
         }
         shared.append(&mut tables);
-        Ok(())
+        Ok(table_bytes)
     }
 
     fn bitmap_tables(&self, header: &Header, sole: &mut Vec<Run>) -> Result<()> {
         for (offset, bytes) in self.bitmap_places(header, &bitmap::read(self.file.as_ref(), header)?) {
-            sole.push((self.clusters.index(offset), self.clusters.count(bytes)));
+            sole.push(self.run(offset, bytes));
         }
         Ok(())
     }

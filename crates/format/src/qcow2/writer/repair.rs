@@ -3,7 +3,7 @@
 use crate::qcow2::Image;
 use crate::qcow2::check::Report;
 use crate::qcow2::layout::incompatible;
-use chart::{Error, Result};
+use chart::{Error, Kind, Result};
 
 /// What is repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,11 @@ impl Image {
             );
             return Err(Error::corrupt(what).at(self.clusters.offset(end).unwrap_or(u64::MAX)));
         }
-        Ok(())
+        self.refuse_overlaps(&header).map_err(|e| match e.kind() {
+            Kind::Corrupt => {
+                Error::corrupt(format!("{e}; this cannot be mended here, and was left as it is"))
+            }
+            _ => e,
+        })
     }
 }

@@ -5,11 +5,12 @@
 //! L1 tables, corrected L2 tables and a whole new set of refcounts are written to clusters that nobody uses, and
 //! then one sector, the header's first, names them instead of the old ones.
 
-use super::Writer;
+use super::{Mutator, Writer};
 use crate::field::{be64s, read_vec, to_index, to_u64};
 use crate::qcow2::alloc::Allocator;
 use crate::qcow2::check::Census;
 use crate::qcow2::entry::{L2Entry, Meaning};
+use crate::qcow2::guard::Tables;
 use crate::qcow2::layout::{OFLAG_COMPRESSED, OFLAG_COPIED, incompatible};
 use crate::qcow2::refcount::Width;
 use crate::qcow2::{Clusters, Header, Image, L1Entry, Snapshot, snapshot};
@@ -56,6 +57,14 @@ impl Site {
     }
 }
 
+/// New roots on disk, which the header does not name yet.
+struct Prepared {
+    header: Header,
+    l1: Vec<u64>,
+    alloc: Allocator,
+    tables: Tables,
+}
+
 impl Image {
     /// Gives the image new roots. `decide` is told what it hangs from now, durably.
     pub(super) fn replace_roots(&self, decide: impl FnOnce(Roots) -> Result<Roots>) -> Result<()> {
@@ -65,6 +74,7 @@ impl Image {
 
     /// The same, also on an image that has yet to be repaired.
     pub(super) fn replace_damaged_roots(&self, decide: impl FnOnce(Roots) -> Result<Roots>) -> Result<()> {
+        let _between = self.between_flushes()?;
         let _frozen = self.freeze_any()?;
         let mut w = self.writer()?;
         // Who is writing in place now had found its place before; nobody else finds one until this is done.
@@ -92,7 +102,7 @@ impl Image {
         }
         let mut site = Site { clusters: self.clusters, next: w.alloc.end(), counts: BTreeMap::new() };
         let len = self.file.len();
-        let (header, l1) = self.write_roots(&mut site, &old, roots).inspect_err(|_| {
+        let new = self.prepare(&mut site, &old, roots).inspect_err(|_| {
             // Nothing names what was written behind the end; where it cannot be cut off again, it is a leak.
             if self.file.len() > len {
                 let _ = self.file.set_len(len);
@@ -100,9 +110,17 @@ impl Image {
         })?;
         self.file.flush()?;
         // The one write that makes it all true.
-        self.write_fields(&header)?;
-        self.take_roots(w, header, &l1)?;
+        self.write_fields(&new.header)?;
+        self.take_roots(w, new)?;
         if other_content { self.fit_bitmaps(w, size, true) } else { Ok(()) }
+    }
+
+    /// Writes everything that is new, and makes sure that it can be taken.
+    fn prepare(&self, site: &mut Site, old: &Header, roots: Roots) -> Result<Prepared> {
+        let (header, l1) = self.write_roots(site, old, roots)?;
+        let alloc = Allocator::open(Arc::clone(&self.file), &header, Arc::clone(&self.mutator()?.guard))?;
+        let tables = self.tables(&header, l1.iter().copied().map(L1Entry), &alloc)?;
+        Ok(Prepared { header, l1, alloc, tables })
     }
 
     /// Writes everything that is new. Nothing names it yet.
@@ -274,9 +292,10 @@ impl Image {
     }
 
     /// Looks at the new roots from now on; what only the old ones held may be used again once nobody looks there.
-    fn take_roots(&self, w: &mut Writer, header: Header, l1: &[u64]) -> Result<()> {
+    fn take_roots(&self, w: &mut Writer, new: Prepared) -> Result<()> {
+        let Prepared { header, l1, alloc, tables } = new;
         self.l1.resize(to_u64(l1.len()))?;
-        for (index, &entry) in (0..).zip(l1) {
+        for (index, &entry) in (0..).zip(&l1) {
             self.l1.set(index, L1Entry(entry));
         }
         self.size.store(header.size, Ordering::Release);
@@ -285,18 +304,15 @@ impl Image {
         reserved_l1.set(self.clusters.index(header.l1_table_offset), l1_clusters);
         let table = self.clusters.index(header.refcount_table_offset);
         reserved_refcounts.set(table, header.refcount_table_clusters.into());
-        let alloc = Allocator::open(Arc::clone(&self.file), &header, Arc::clone(&self.mutator()?.guard))?;
         *self.header.write().unwrap_or_else(PoisonError::into_inner) = header;
-        let epochs = &self.mutator()?.epochs;
+        let Mutator { guard, epochs, .. } = self.mutator()?;
         epochs.wait_over(epochs.now());
         self.slices.clear();
         w.alloc = alloc;
         w.unmapped.clear();
         w.retired.clear();
-        // Unless tables still share places.
-        w.damaged = true;
-        self.guard_tables(w)?;
         w.damaged = false;
+        guard.set(tables, self.l1.len());
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use crate::qcow2::Image;
 use crate::qcow2::cache::DirtySlice;
 use chart::{Result, Wait};
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 
 /// How often a flush that lets go of the writer begins again because somebody else has linked meanwhile.
 const STEPS_TRIES: usize = 3;
@@ -111,12 +111,18 @@ impl Image {
         Ok(())
     }
 
+    /// Keeps flushes out: nobody is between the steps of one while this is held, having taken what the map has let go
+    /// of. For those who make refcounts anew, or bring the image to rest. To be taken before the writer.
+    pub(super) fn between_flushes(&self) -> Result<MutexGuard<'_, u64>> {
+        Ok(self.mutator()?.flushes.succeeded.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Makes everything durable that was written before. Who comes while another flush is under way, and finds
     /// that a later one has succeeded, has nothing left to do.
     pub(super) fn flush_all(&self) -> Result<()> {
         let flushes = &self.mutator()?.flushes;
         let before = flushes.begun.load(Ordering::SeqCst);
-        let mut succeeded = flushes.succeeded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut succeeded = self.between_flushes()?;
         if *succeeded > before {
             return Ok(());
         }
@@ -208,6 +214,7 @@ impl Image {
         if !self.writer()?.started {
             return Ok(());
         }
+        let _between = self.between_flushes()?;
         let _frozen = self.freeze_any()?;
         let mut w = self.writer()?;
         self.stop_in_place()?;
