@@ -87,7 +87,9 @@ pub trait ChartMut: Layer {
     /// Returns how many bytes from `at` were set: at least one grain.
     fn set(&self, at: u64, len: u64, to: To, mode: SetMode) -> Result<u64>;
 
-    /// Grows or shrinks the disk.
+    /// Grows or shrinks the disk. What it grows by reads as zeros from the moment on at which the new length may
+    /// be found durable: what an earlier shrinking left, in the last grain too, and what lies below. The disk has
+    /// made the grain that holds the old end this layer's own, unless that reads as zeros behind the end anyhow.
     fn resize(&self, len: u64) -> Result<()>;
 
     /// Makes all that was committed durable: data, then refcounts, then the map, then the root (law 8).

@@ -28,11 +28,19 @@ struct Moment {
     lens: usize,
 }
 
+/// A length that the disk came to have.
+struct Length {
+    sectors: u64,
+    /// How many of each sector's fates are settled where the disk is found to have it: growing and shrinking leave
+    /// zeros before they leave the length.
+    settled: Vec<usize>,
+}
+
 /// What the disk has been through.
 struct Past {
     fates: Vec<Vec<Fate>>,
-    /// Its lengths, in sectors, one after the other.
-    lens: Vec<u64>,
+    /// Its lengths, one after the other.
+    lens: Vec<Length>,
     /// By mark.
     marks: Vec<Moment>,
 }
@@ -46,11 +54,12 @@ impl Past {
             fates.push(vec![found.map_or(Fate::Zeroed, Fate::Written)]);
         }
         fates.resize((sectors + GROWTH) as usize, vec![Fate::Zeroed]);
-        Ok(Past { fates, lens: vec![sectors], marks: Vec::new() })
+        let first = Length { sectors, settled: vec![0; fates.len()] };
+        Ok(Past { fates, lens: vec![first], marks: Vec::new() })
     }
 
     fn len(&self) -> u64 {
-        self.lens.last().copied().unwrap_or(0)
+        self.lens.last().map_or(0, |len| len.sectors)
     }
 
     fn now(&self) -> Moment {
@@ -64,13 +73,18 @@ impl Past {
     /// The disk has another length: what is behind it, or has come to it, is zeros.
     fn resized(&mut self, len: u64) {
         let old = self.len();
-        self.note(old.min(len)..old.max(len), Fate::Zeroed);
-        self.lens.push(len);
+        let range = old.min(len)..old.max(len);
+        self.note(range.clone(), Fate::Zeroed);
+        let mut settled = self.lens.last().map_or(Vec::new(), |len| len.settled.clone());
+        for sector in range {
+            settled[sector as usize] = self.fates[sector as usize].len();
+        }
+        self.lens.push(Length { sectors: len, settled });
     }
 
     /// The disk is what it was.
     fn applied(&mut self, moment: &Moment) {
-        let len = self.lens[moment.lens - 1];
+        let len = self.lens[moment.lens - 1].sectors;
         self.resized(len);
         for (sector, fates) in self.fates.iter_mut().enumerate().take(len as usize) {
             fates.push(Fate::Applied(moment.fates[sector]));
@@ -194,14 +208,11 @@ impl Work {
         Ok(())
     }
 
-    /// Shrinks into what is written, or grows to more than ever; often one after the other. By what the disk
-    /// prefers to be written in: of less, a format may zero the rest only once it has grown.
+    /// Shrinks into what is written, or grows to more than ever; often one after the other.
     fn resize(&mut self) -> Verdict {
         let most = self.past.fates.len() as u64;
-        let unit = (u64::from(self.subject.disk.geometry().preferred) / SECTOR).max(1);
-        let whole = |sectors: u64| (sectors / unit).max(1) * unit;
-        let small = whole(1 + self.rng.below(256.min(most - GROWTH)));
-        let large = whole(most - self.rng.below(GROWTH));
+        let small = 1 + self.rng.below(256.min(most - GROWTH));
+        let large = most - self.rng.below(GROWTH);
         let lens = match self.rng.below(4) {
             0 => vec![small],
             1 => vec![large],
@@ -219,14 +230,14 @@ impl Work {
     }
 }
 
-/// Whether a sector may hold `found`, when the first `durable` of its fates are durable.
-fn may_hold(fates: &[Fate], durable: usize, found: Option<u64>) -> bool {
-    let later = fates[durable..].iter().any(|f| match f {
+/// Whether a sector may hold `found`, when the first `settled` of its fates are settled.
+fn may_hold(fates: &[Fate], settled: usize, found: Option<u64>) -> bool {
+    let later = fates[settled..].iter().any(|f| match f {
         Fate::Written(sequence) => Some(*sequence) == found,
         Fate::Zeroed | Fate::Discarded => found.is_none(),
         Fate::Applied(then) => at_mark(&fates[..*then], found),
     });
-    later || at_mark(&fates[..durable], found)
+    later || at_mark(&fates[..settled], found)
 }
 
 fn at_mark(fates: &[Fate], found: Option<u64>) -> bool {
@@ -245,14 +256,16 @@ fn judge(maker: &dyn Maker, state: &State, past: &Past) -> Verdict {
     let source: Arc<dyn Source> = Arc::new(Memory::of(state.bytes.clone()));
     let subject = maker.open(Arc::clone(&source)).map_err(|e| Report::from(e).during("opening"))?;
     let len = subject.disk.len();
-    ensure!(
-        past.lens[durable.lens - 1..].iter().any(|sectors| sectors * SECTOR == len),
-        "it is {len} bytes long, which was neither flushed nor asked for later"
-    );
+    let Some(length) = past.lens[durable.lens - 1..].iter().find(|l| l.sectors * SECTOR == len) else {
+        return Err(Report::new(format!(
+            "it is {len} bytes long, which was neither flushed nor asked for later"
+        )));
+    };
     for (sector, found) in read(&subject.disk)?.into_iter().enumerate() {
+        let settled = durable.fates[sector].max(length.settled[sector]);
         ensure!(
-            may_hold(&past.fates[sector], durable.fates[sector], found),
-            "the sector at {} holds {}, which was neither flushed nor written later",
+            may_hold(&past.fates[sector], settled, found),
+            "the sector at {} holds {}, which was neither settled nor written later",
             sector * 512,
             found.map_or("zeros".into(), |sequence| format!("sequence {sequence}"))
         );

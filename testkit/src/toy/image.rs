@@ -185,6 +185,19 @@ impl Image {
         }
     }
 
+    /// Clears what lies behind the disk's end in its grain.
+    fn clear_end(&self, state: &State) -> Result<()> {
+        let end = state.maps.current.len;
+        let within = end % GRAIN;
+        match state.maps.current.entries.get((end / GRAIN) as usize) {
+            Some(Entry::At(place)) if state.space.is_shared(*place) => {
+                Err(Error::conflict("the last grain has become a snapshot's; try again").at(end))
+            }
+            Some(Entry::At(place)) => self.source.zero(place * GRAIN + within, GRAIN - within, false),
+            _ => Ok(()),
+        }
+    }
+
     /// Law 7 broken: sectors are reserved as if they were grains, and the rest of the grain is brought along here.
     fn reserve_sectors(&self, at: u64, want: u64) -> Result<Reserve> {
         let grain = at / GRAIN;
@@ -305,11 +318,14 @@ impl ChartMut for Image {
 
     fn resize(&self, len: u64) -> Result<()> {
         let mut state = lock(&self.state);
+        if len > state.maps.current.len {
+            self.clear_end(&state)?;
+        }
         let grains = len.div_ceil(GRAIN) as usize;
         for grain in grains..state.maps.current.entries.len() {
             self.put(&mut state, grain, Entry::Below);
         }
-        state.maps.current.entries.resize(grains, Entry::Below);
+        state.maps.current.entries.resize(grains, Entry::Zero);
         state.maps.current.len = len;
         state.dirty = true;
         Ok(())

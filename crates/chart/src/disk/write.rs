@@ -279,27 +279,43 @@ impl Disk {
         Ok(())
     }
 
-    /// Grows or shrinks the disk.
+    /// Grows or shrinks the disk. What it grows by reads as zeros, whatever lay behind its end (law 7).
     pub fn resize(&self, len: u64) -> Result<()> {
         self.mutable()?;
         let cannot = || Error::unsupported(format!("{} cannot be resized", self.name));
-        let mutator = self.mutator.as_ref().ok_or_else(cannot)?;
-        let old = {
-            let _flight = self.flight.hold(0, u64::MAX);
-            let old = self.len();
-            mutator.resize(len)?;
-            self.frames.clear();
-            old
-        };
-        if len > old { self.blank(old, len, mutator.grain().max(1)) } else { Ok(()) }
+        let mutator = self.mutator.as_ref().ok_or_else(cannot)?.as_ref();
+        let _flight = self.flight.hold(0, u64::MAX);
+        if len > self.len() {
+            self.own_end(mutator)?;
+        }
+        mutator.resize(len)?;
+        self.frames.clear();
+        Ok(())
     }
 
-    /// What a disk grows by reads as zeros: neither what an earlier shrinking left in the last grain, nor what
-    /// lies below an overlay there, may come to light.
-    fn blank(&self, old: u64, len: u64, grain: u64) -> Result<()> {
-        let below = self.chart.below().map_or(0, |s| s.len());
-        let end = old.div_ceil(grain).saturating_mul(grain).max(below).min(len).max(old);
-        self.set(old, end - old, To::Zero, SetMode { may_unmap: true, fast_only: false })
+    /// Gives the layer the grain that holds the disk's end, if what lies there behind the end is not the layer's
+    /// to clear: more of a disk below, of a frame, of a place that a snapshot shares. A place of its own is filled
+    /// with what lies before the end, and with zeros. All of the disk is in flight.
+    fn own_end(&self, mutator: &dyn ChartMut) -> Result<()> {
+        let end = self.len();
+        let Some(last) = end.checked_sub(1).filter(|_| !end.is_multiple_of(mutator.grain().max(1))) else {
+            return Ok(());
+        };
+        let (extent, own) = {
+            let _pin = self.pin_own();
+            self.chart.answer(last, 1, Wait::Allowed)?
+        };
+        let clear = match own {
+            true => extent.writable || extent.place.is_zero(),
+            false => self.chart.below().is_none_or(|below| below.len() <= end),
+        };
+        if clear {
+            return Ok(());
+        }
+        let Reserve::Ready(reservation) = mutator.reserve(last, 1, Intent::Write)? else { return Ok(()) };
+        let reserved = Reserved::new(mutator, reservation, last, (0, u64::MAX))?;
+        self.fill(&reserved, reserved.range().0, &[])?;
+        reserved.commit()
     }
 
     /// Makes all that was written durable (law 8).

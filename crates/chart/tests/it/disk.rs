@@ -108,6 +108,20 @@ fn what_a_disk_grows_by_reads_as_zeros() {
 }
 
 #[test]
+fn a_disk_that_grows_changes_no_snapshot() {
+    let subject = ToyMaker { len: 300_000, ..ToyMaker::default() }.create(Arc::new(Memory::new(0))).unwrap();
+    let disk = subject.disk;
+    disk.write_at(0, &random(300_000, 1), Wait::Allowed).unwrap();
+    let frozen = subject.snapshots.unwrap().snapshot().unwrap();
+    disk.resize(295_001).unwrap();
+    disk.resize(300_000).unwrap();
+    let all = bytes(&disk);
+    assert_eq!(all[..295_001], random(300_000, 1)[..295_001]);
+    assert!(all[295_001..].iter().all(|&b| b == 0));
+    assert_eq!(bytes(&frozen), random(300_000, 1));
+}
+
+#[test]
 fn pins_reach_through_wrappers() {
     let toy = ToyMaker::default().create(Arc::new(Memory::new(0))).unwrap().disk;
     toy.write_at(0, &[1; 4096], Wait::Allowed).unwrap();

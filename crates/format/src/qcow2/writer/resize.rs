@@ -2,9 +2,9 @@
 
 use super::Writer;
 use crate::field::to_index;
-use crate::qcow2::layout::{MAX_L1_BYTES, OFLAG_COPIED};
+use crate::qcow2::layout::{MAX_L1_BYTES, OFLAG_COMPRESSED, OFLAG_COPIED};
 use crate::qcow2::{FILE, Image, L2Entry};
-use chart::{Answer, Error, Layer, Place, Result, Wait};
+use chart::{Answer, Error, Extent, Layer, Place, Result, Source, Wait};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -26,69 +26,47 @@ impl Image {
     }
 
     /// The header first: were it last, a crash could leave a disk whose end shows what lies below. Then what lies
-    /// behind the new end is let go, so that it is gone if the disk ever grows again.
+    /// behind the new end is let go, so that it is gone whoever makes the disk longer again.
     fn shrink(&self, old: u64, len: u64) -> Result<()> {
         let mut w = self.begin()?;
         self.take_bitmaps(&mut w, true)?;
-        self.clear_tail(len)?;
         self.name_size(&mut w, len)?;
         self.refit_bitmaps(&mut w, len)?;
-        let from = self.clusters.round_up(len);
-        let mut at = from;
-        let (watch, span) = (self.onlooker.watch(), self.clusters.l2_span());
-        while at < old {
-            if at == from || at & span.saturating_sub(1) == 0 {
-                watch.tell(at.saturating_sub(from), old.saturating_sub(from));
-            }
-            if self.l1.entry(self.clusters.l1_index(at)).table().is_none() {
-                at = at.saturating_sub(at & span.saturating_sub(1)).saturating_add(span);
-                continue;
-            }
-            if self.entry_of(at)?.0 != L2Entry::default() {
-                self.replace_entry(&mut w, at, L2Entry::default())?;
-            }
-            at = at.saturating_add(self.clusters.size());
-        }
+        self.clear_tail(len)?;
+        self.let_range_go(&mut w, (self.clusters.round_up(len), old), false)?;
         if let Some(data_file) = self.data_file.as_ref().filter(|file| file.len() > len) {
+            let [_, data_end] = &self.ends;
+            data_end.store(len, Ordering::Relaxed);
             data_file.set_len(len)?;
         }
         self.flush_with(&mut w)
     }
 
-    /// The part of the last cluster that lies behind the new end reads as zeros, should the disk grow again.
-    fn clear_tail(&self, len: u64) -> Result<()> {
-        let within = self.clusters.within(len);
-        if within == 0 {
-            return Ok(());
-        }
-        let end = len.saturating_add(self.clusters.size().saturating_sub(within)).min(self.size());
-        // What bitmaps know does not matter here: this is no part of the disk any more.
-        let (entry, own_table) = self.entry_of(len)?;
+    /// Clears what lies behind `end` in its cluster, as far as the place is the active disk's own. Returns whether
+    /// there is nothing else behind it that could be read.
+    fn clear_tail(&self, end: u64) -> Result<bool> {
+        let stop = self.clusters.round_up(end);
+        // What bitmaps know does not matter here: this is no part of the disk.
+        let (entry, own_table) = self.entry_of(end)?;
         let own = own_table && entry.is_copied();
-        let mut at = len;
+        let (mut at, mut clear) = (end, true);
         // Subclusters answer each for itself.
-        while own && at < end {
-            let rest = end.saturating_sub(at);
-            let run = match self.look(at, rest, Wait::Allowed)? {
-                Answer::Here(extent) => {
-                    match extent.place {
-                        Place::Raw { source: FILE, offset } => self.file.zero(offset, extent.len, false)?,
-                        Place::Raw { offset, .. } => {
-                            self.data_file
-                                .as_ref()
-                                .map_or(Ok(()), |file| file.zero(offset, extent.len, false))?;
-                        }
-                        _ => {}
-                    }
-                    extent.len
+        while at < stop {
+            let answer = self.look(at, stop.saturating_sub(at), Wait::Allowed)?;
+            match answer {
+                Answer::Here(Extent { place: Place::Raw { source, offset }, len, .. }) if own => {
+                    let file = if source == FILE { Some(&self.file) } else { self.data_file.as_ref() };
+                    file.map_or(Ok(()), |file| file.zero(offset, len, false))?;
                 }
-                Answer::Below { len } => len,
-            };
-            at = at.saturating_add(run.max(1));
+                Answer::Here(extent) => clear &= extent.place.is_zero(),
+                Answer::Below { .. } => clear &= !self.shows_below(at),
+            }
+            at = at.saturating_add(answer.len().max(1));
         }
-        Ok(())
+        Ok(clear)
     }
 
+    /// What the disk grows by is zeros, durably, before the header says that it is longer.
     fn grow(&self, old: u64, len: u64) -> Result<()> {
         let mut w = self.begin()?;
         let entries = self.clusters.l1_entries(len);
@@ -103,30 +81,66 @@ impl Image {
         if entries > self.l1.len() {
             self.move_l1(&mut w, entries)?;
         }
-        self.hide_below(&mut w, old, len)?;
-        self.flush_with(&mut w)?;
-        if let Some(data_file) = self.data_file.as_ref().filter(|file| file.len() < len) {
-            data_file.set_len(len)?;
+        self.hide_subclusters(&mut w, old)?;
+        if !self.clear_tail(old)? {
+            // The disk has made it so, but somebody has taken a snapshot since.
+            return Err(Error::conflict("the disk's last cluster is not its own any more; try again").at(old));
         }
+        self.let_range_go(&mut w, (self.clusters.round_up(old), len), true)?;
+        if let Some(data_file) = &self.data_file {
+            self.clear_data_file(data_file.as_ref(), old, len)?;
+        }
+        self.flush_with(&mut w)?;
         self.name_size(&mut w, len)?;
         self.refit_bitmaps(&mut w, len)
     }
 
-    /// What a disk grows by reads as zeros, even where the backing file is longer than the disk was.
-    fn hide_below(&self, w: &mut Writer, old: u64, len: u64) -> Result<()> {
-        let Some(below) = self.below.as_ref().map(|below| below.len()) else { return Ok(()) };
-        let end = below.min(len);
-        let from = self.clusters.round_up(old);
+    /// Says of the subclusters that lie behind the disk's end in its last cluster, whole, that they are zeros.
+    fn hide_subclusters(&self, w: &mut Writer, end: u64) -> Result<()> {
+        let (entry, _) = self.entry_of(end)?;
+        let compressed = entry.word & OFLAG_COMPRESSED != 0;
+        let nothing = entry == L2Entry::default() && !self.shows_below(end);
+        if !self.clusters.extended_l2() || self.clusters.within(end) == 0 || compressed || nothing {
+            return Ok(());
+        }
+        let cut = end & self.clusters.subcluster_size().wrapping_sub(1) != 0;
+        let first = self.clusters.subcluster(end).saturating_add(u32::from(cut));
+        let behind = u32::MAX.checked_shl(first).unwrap_or(0);
+        let (allocated, zeros) = (entry.allocated() & !behind, entry.zeros() | behind);
+        let bitmap = u64::from(zeros).wrapping_shl(32) | u64::from(allocated);
+        if bitmap == entry.bitmap { Ok(()) } else { self.replace_entry(w, end, L2Entry { bitmap, ..entry }) }
+    }
+
+    /// Lets go of all that is mapped from the cluster at `from` to `to`, outside of the disk: besides what has just
+    /// been cut off, what a shrinking that was interrupted left, or a machine's state that came with a snapshot.
+    /// With `hide`, nothing of what lies below is seen there either.
+    fn let_range_go(&self, w: &mut Writer, (from, to): (u64, u64), hide: bool) -> Result<()> {
         let mut at = from;
         let (watch, span) = (self.onlooker.watch(), self.clusters.l2_span());
-        while at < end {
+        while at < to {
             if at == from || at & span.saturating_sub(1) == 0 {
-                watch.tell(at.saturating_sub(from), end.saturating_sub(from));
+                watch.tell(at.saturating_sub(from), to.saturating_sub(from));
             }
-            self.set_new_zero(w, at)?;
+            if hide && self.shows_below(at) {
+                self.set_new_zero(w, at)?;
+            } else if self.l1.entry(self.clusters.l1_index(at)).table().is_none() {
+                at = at.saturating_sub(at & span.saturating_sub(1)).saturating_add(span);
+                continue;
+            } else if self.entry_of(at)?.0 != L2Entry::default() {
+                self.replace_entry(w, at, L2Entry::default())?;
+            }
             at = at.saturating_add(self.clusters.size());
         }
         Ok(())
+    }
+
+    /// Others may read the data file as it is: what the disk grows by is there, and zeros.
+    fn clear_data_file(&self, file: &dyn Source, old: u64, len: u64) -> Result<()> {
+        let held = file.len();
+        if held > old {
+            io::engine::clear(file, old, held.min(len).saturating_sub(old))?;
+        }
+        if held < len { file.set_len(len) } else { Ok(()) }
     }
 
     /// Makes a cluster that this layer leaves to those below read as zeros, whatever they may come to hold.

@@ -40,7 +40,7 @@ impl Image {
     }
 
     /// Whether an unallocated cluster there would show the backing file's bytes.
-    fn shows_below(&self, at: u64) -> bool {
+    pub(super) fn shows_below(&self, at: u64) -> bool {
         self.below.as_ref().is_some_and(|below| at < below.len())
     }
 
