@@ -490,6 +490,38 @@ fn a_disk_that_grows_shows_zeros_whatever_lay_behind_its_end() {
 }
 
 #[test]
+fn a_data_file_holds_the_zeros_that_a_disk_grows_by() {
+    let mut all = vec![0; 512 << 10];
+    testkit::Rng::new(6).fill(&mut all);
+    for data_file_raw in [false, true] {
+        let new = New { data_file: Some("data".into()), data_file_raw, ..New::of(all.len() as u64) };
+        let open = |file: &Arc<Memory>, data: &Arc<Memory>| {
+            let options = Options { writable: true, ..Options::default() };
+            let mut opener = |_: Needed<'_>| Ok(Arc::clone(data) as Arc<dyn Source>);
+            Arc::new(Image::open(Arc::clone(file) as Arc<dyn Source>, &options, &mut opener).unwrap())
+        };
+        let [file, data] = [(); 2].map(|()| Arc::new(Memory::new(0)));
+        create(file.as_ref(), Some(data.as_ref()), &new).unwrap();
+        let disk = open(&file, &data).disk("image").unwrap();
+        disk.write_at(0, &all, Wait::Allowed).unwrap();
+        disk.close().unwrap();
+        for (small, large) in GROWN {
+            let file = Arc::new(Memory::of(cut(file.bytes(), small)));
+            let data = Arc::new(Memory::of(data.bytes()));
+            let image = open(&file, &data);
+            let disk = image.disk("image").unwrap();
+            disk.resize(large).unwrap();
+            assert_grown(&disk, &all[..small]);
+            disk.close().unwrap();
+            assert_eq!(image.check().unwrap().corruptions, 0);
+            let stored = data.bytes();
+            assert!(stored[..small] == all[..small]);
+            assert!(stored[small..large as usize].iter().all(|&byte| byte == 0));
+        }
+    }
+}
+
+#[test]
 fn a_disk_that_ends_in_a_compressed_cluster_grows() {
     if !peer::require(&["qemu-img"]) {
         return;
