@@ -15,8 +15,8 @@ fn visit(guide: &mut Guide<'_>) -> anyhow::Result<()> {
     let server = guide
         .beside("serve --temporary --listen unix:disk.sock --pid-file serve.pid disk.qcow2", "serve.pid")?;
     guide.run(&format!("compare disk.qcow2 {URI}"), 1)?;
-    guide.run(&format!("bench --size 4k --depth 32 --seconds 1 {URI}"), 3)?;
-    guide.run(&format!("bench --write --size 64k --operations 64 --within 64M {URI}"), 1)?;
+    guide.run(&format!("bench --size 4k --depth 32 --seconds 1 --within 96M {URI}"), 3)?;
+    guide.run(&format!("bench -f raw --write --size 64k --operations 64 --within 64M {URI}"), 1)?;
     guide.end(server)?;
     guide.instead_of(stored, "Copying the image for this client")?;
     Ok(())
