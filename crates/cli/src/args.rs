@@ -116,7 +116,7 @@ pub(crate) struct Access {
     /// Read and write past the host's page cache
     #[arg(long)]
     pub(crate) direct: bool,
-    /// How much memory a format's tables may take: 16M unless it is said
+    /// How much memory a format's tables may take: 32M unless it is said
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) cache: Option<u64>,
 }

@@ -87,9 +87,11 @@ impl Replacement {
     }
 
     /// Gives it its name, and leaves it to the system when to make it durable: a power cut soon after may leave a
-    /// file with its name and without its content.
+    /// file with its name and without its content. Where it replaces another, whose content would be lost too, it is
+    /// made durable all the same.
     pub fn commit_in_haste(self) -> Result<()> {
-        self.finish(false)
+        let replaces = self.replaced.is_some();
+        self.finish(replaces)
     }
 
     fn finish(mut self, durably: bool) -> Result<()> {

@@ -75,7 +75,7 @@ impl Rows<'_> {
             cache,
             inputs: vec![input],
             needs: Vec::new(),
-            ours: cli::convert(self.binary, (&source, formats.from), &ours, formats.to),
+            ours: side,
             peers: conversion.any(durability),
             repeat: 1,
             score: Score::Wall,

@@ -40,8 +40,8 @@ pub(super) fn info(binary: &Path, image: &Path) -> Side {
 /// Where `info --json` tells the size a guest sees; QEMU's name for it.
 pub(super) const VIRTUAL_SIZE: &str = "/virtual-size";
 
-/// The metadata cache of the row that has to do with little memory: what of 64 MiB is left beside the rest.
-pub(super) const SMALL_CACHE: &str = "44M";
+/// The metadata cache of the row that has to do with little memory: what an image gets where nothing is said.
+pub(super) const SMALL_CACHE: &str = "32M";
 /// A cache that holds all 128 MiB of L2 tables of a 1 TiB image.
 pub(super) const LARGE_CACHE: &str = "1G";
 /// The figures that `portolan bench --json` is judged by.

@@ -45,6 +45,7 @@ impl Row {
         let bars: Vec<String> = case.bars.iter().map(ToString::to_string).collect();
         let cells = json!({
             "date": machine::date(),
+            "flags": case.ours.label,
             "peer_flags": peer,
             "pairs": pairs.len(),
             "ours": score(|pair| &pair.ours),
@@ -167,8 +168,8 @@ the spread is the least and the greatest. A ratio above 1 means that Portolan is
 compare: absolute times of different rows or days do not.
 
 Of the flags the peer could be given, those that were fastest on this machine, tried in the same run, are used.
-Portolan's convert always flushes before it renames its output into place. `qemu-img convert` as it comes flushes
-nothing; rows named `durable` give both sides the same promise. Before each run the outputs are removed and the file
+Portolan's convert flushes before it renames its output into place, `qemu-img convert` as it comes flushes nothing.
+Rows named `default` run both as they come; `durable` has both flush, and `unflushed` neither. Before each run the outputs are removed and the file
 system is synced. Warm: the inputs have just been read. Cold: the page cache has just been emptied.
 
 Rows named `nbd` measure servers. Each run starts the server anew and puts the same load on it: `portolan bench`, which
@@ -180,9 +181,10 @@ machine. Before the pairs are measured, what both serve is compared with the ima
 pub(super) fn page(all: &[Case], store: &Path, machine: &str, versions: &[String]) -> Result<String> {
     let mut results = String::from("| row | ours | peer | ratio | spread | bar | verdict | date |\n");
     results.push_str("|---|---|---|---|---|---|---|---|\n");
-    let mut costs =
-        String::from("| row | CPU | RSS before | RSS | written | output | pairs | the peer's command |\n");
-    costs.push_str("|---|---|---|---|---|---|---|---|\n");
+    let mut costs = String::from(
+        "| row | CPU | RSS before | RSS | written | output | pairs | our command | the peer's |\n",
+    );
+    costs.push_str("|---|---|---|---|---|---|---|---|---|\n");
     let mut works = String::new();
     let mut noted = String::new();
     for case in all {
@@ -198,7 +200,8 @@ pub(super) fn page(all: &[Case], store: &Path, machine: &str, versions: &[String
         if cells["ours"].is_string() {
             let pairs = &cells["pairs"];
             let cost = line(&["cpu", "rest", "rss", "written", "size"]);
-            writeln!(costs, "| {name} | {cost} | {pairs} | `{}` |", line(&["peer_flags"]))?;
+            let (ours, peer) = (line(&["flags"]), line(&["peer_flags"]));
+            writeln!(costs, "| {name} | {cost} | {pairs} | `{ours}` | `{peer}` |")?;
         }
         writeln!(works, "- **{name}**: {}", case.work)?;
         if let Some(note) = notes::on(name) {

@@ -1,5 +1,6 @@
 //! The disk: a chart with its sources, and the acts on it.
 
+mod in_place;
 mod leaf;
 mod plan;
 mod read;

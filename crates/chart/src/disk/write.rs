@@ -16,7 +16,7 @@ const SET_MAX: u64 = 1 << 30;
 const TRIES: usize = 1 << 20;
 
 impl Disk {
-    fn mutable(&self) -> Result<()> {
+    pub(super) fn mutable(&self) -> Result<()> {
         if self.writable { Ok(()) } else { Err(Error::read_only(format!("{} is open read-only", self.name))) }
     }
 
@@ -39,37 +39,6 @@ impl Disk {
         Err(Error::conflict(format!("{}: a write kept finding its place changed", self.name)).at(at))
     }
 
-    /// Writes `buf` only if all of it goes straight to where it lives already, found without waiting. The write
-    /// itself may wait: for a connection's own thread, under its policy. `WouldBlock` if not, and then nothing was
-    /// written.
-    pub fn overwrite_at(&self, at: u64, buf: &[u8]) -> Result<()> {
-        self.mutable()?;
-        check_range(self.len(), at, buf.len() as u64)?;
-        // On every disk below as well: what is found writable is so until this is dropped. Nothing here waits for
-        // a mutator, which is what a writer with such a pin must not do (law 9).
-        let _pin = self.pin();
-        self.all_in_place(at, buf.len() as u64)?;
-        // Once begun it is carried through, though a map that was at hand just now may have to be fetched again: a
-        // write that stopped half way would be seen by others. All of it is writable and pinned: nothing is reserved.
-        match self.overwrite(at, buf, Wait::Allowed)? {
-            (done, _) if done == buf.len() => Ok(()),
-            _ => Err(Error::WOULD_BLOCK),
-        }
-    }
-
-    /// `WouldBlock` unless a whole range can be written where it lives.
-    fn all_in_place(&self, mut at: u64, len: u64) -> Result<()> {
-        let end = at + len;
-        while at < end {
-            let leaf = self.leaf(at, end - at, Wait::Never, super::Purpose::Read)?;
-            if !leaf.writable || !matches!(leaf.place, super::LeafPlace::Raw { .. }) {
-                return Err(Error::WOULD_BLOCK);
-            }
-            at += leaf.len;
-        }
-        Ok(())
-    }
-
     /// Writes in place as far as that goes: how far, and whether what stopped it was an extent not writable.
     fn overwrite(&self, at: u64, buf: &[u8], wait: Wait) -> Result<(usize, bool)> {
         let mut done = 0;
@@ -90,7 +59,7 @@ impl Disk {
         Ok((done, false))
     }
 
-    fn chart_extent_of(&self, at: u64, want: u64, wait: Wait) -> Result<crate::Extent> {
+    pub(super) fn chart_extent_of(&self, at: u64, want: u64, wait: Wait) -> Result<crate::Extent> {
         self.chart.answer(at, want, wait).map(|(extent, _)| extent)
     }
 

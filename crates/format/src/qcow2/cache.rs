@@ -18,7 +18,7 @@ const WAYS: usize = 8;
 /// A cache is never smaller: less would make a single lookup thrash.
 pub const MIN_CACHE_BYTES: usize = 64 << 10;
 /// What a cache has unless the user says otherwise: enough for 128 GiB of 64 KiB clusters.
-pub const DEFAULT_CACHE_BYTES: usize = 16 << 20;
+pub const DEFAULT_CACHE_BYTES: usize = 32 << 20;
 /// How often a reader looks again at a slot that is changing before it asks for the set's lock.
 const SPINS: usize = 8;
 /// No slice: where the header is there is no L2 table.

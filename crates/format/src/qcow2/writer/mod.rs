@@ -65,7 +65,7 @@ pub(super) struct Writer {
     dirty_l1: BTreeSet<u64>,
     /// L2 tables that nothing on disk refers to yet.
     new_tables: BTreeSet<u64>,
-    /// How often new entries of the map were written.
+    /// Raised whenever tables or entries of the map are about to be written.
     links: u64,
     /// The bitmaps, from the first write to when the image is closed.
     bitmaps: Vec<bitmaps::Tracked>,

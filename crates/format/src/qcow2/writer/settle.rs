@@ -17,7 +17,7 @@ struct Batch {
     /// Entries of the L1 table, and the tables that they link.
     l1: BTreeSet<u64>,
     tables: BTreeSet<u64>,
-    /// How often anything had been linked then.
+    /// What `Writer::links` was then.
     links: u64,
 }
 
@@ -55,6 +55,8 @@ impl Image {
 
     /// Step 1, and what step 3 is to write.
     fn gather(&self, w: &mut Writer) -> Result<Batch> {
+        // Before anything is written, whatever becomes of it: who has taken a batch earlier must not link that now.
+        w.links = w.links.wrapping_add(1);
         let slices = self.slices.dirty();
         let is_new = |slice: &DirtySlice| w.new_tables.contains(&self.clusters.start(slice.offset));
         let (unlinked, linked): (Vec<_>, Vec<_>) = slices.into_iter().partition(is_new);
@@ -66,6 +68,7 @@ impl Image {
 
     /// Step 3, once everything that `batch` refers to is durable.
     fn link(&self, w: &mut Writer, batch: &Batch) -> Result<()> {
+        w.links = w.links.wrapping_add(1);
         self.write_slices(&batch.slices)?;
         let table = self.header().l1_table_offset;
         for index in &batch.l1 {
@@ -74,7 +77,6 @@ impl Image {
         }
         w.dirty_l1.retain(|index| !batch.l1.contains(index));
         w.new_tables.retain(|table| !batch.tables.contains(table));
-        w.links = w.links.wrapping_add(1);
         Ok(())
     }
 
@@ -156,8 +158,12 @@ impl Image {
                 }
             }
             drop(w);
-            self.flush_files()?;
+            let durable = self.flush_files();
             let mut w = self.writer()?;
+            if durable.is_err() {
+                w.unmapped.splice(0..0, unmapped);
+                return durable;
+            }
             self.retire(&mut w, unmapped)?;
             return self.reclaim(&mut w);
         }
