@@ -78,7 +78,11 @@ pub fn convert(opened: &Opened, target: &Path, format: Format, options: &Options
     let replacement = Replacement::create(target, options.force)?;
     let report = fill(disk, replacement.file()?, format, options)?;
     options.watch.go_on()?;
-    if options.no_flush { replacement.commit_in_haste()? } else { replacement.commit()? }
+    if options.no_flush {
+        replacement.commit_in_haste()?;
+    } else {
+        replacement.commit()?;
+    }
     Ok(report)
 }
 

@@ -3,7 +3,7 @@
 use crate::create::{Request as New, create};
 use crate::open::Map;
 use crate::{Format, Gate, Image, Location, Opened, Options, Spec, Watch, open};
-use chart::{Error, Kind, Result, Run};
+use chart::{Error, Kind, Result, ResultExt as _, Run};
 use format::qcow2::DirtyMap;
 use serve::{Dirt, Export};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 pub use serve::nbd::{Config, Limits, Listener, Server, tls::Tls};
 pub use serve::{Counters, counters};
+
+/// How many names are tried for a temporary directory.
+const TEMPORARY_TRIES: u32 = 1000;
 
 /// What takes the writes of clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,25 +134,35 @@ fn stands_on(image: &Image, spec: &Spec, options: &Options) -> Result<()> {
     Err(Error::conflict(what).in_path(image.spec.location.to_string()))
 }
 
-/// An overlay in a file that loses its name as soon as it is open.
+/// An overlay in a file that loses its name as soon as it is open, in a directory that is nobody else's.
 fn temporary(spec: &Spec, options: &Options, watch: Watch<'_>) -> Result<Opened> {
-    let path = temporary_path();
+    let dir = temporary_dir()?;
+    let path = dir.join("overlay.qcow2");
     let opened = overlay(spec, &path, options, watch);
-    // Where it was made; the name is our own, so it is nobody else's.
-    if path.exists() {
-        std::fs::remove_file(&path)?;
-    }
+    // Nothing else is in there, and where it was not made there is nothing.
+    let _ = std::fs::remove_file(&path);
+    std::fs::remove_dir(&dir).in_path(&dir)?;
     opened
 }
 
-fn temporary_path() -> PathBuf {
+/// A new directory, which was not there and which nobody else can enter.
+fn temporary_dir() -> Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let large = Path::new("/var/tmp");
     let asked = std::env::var_os("TMPDIR").map(PathBuf::from);
-    let dir = asked.or_else(|| large.is_dir().then(|| large.to_owned())).unwrap_or_else(std::env::temp_dir);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    dir.join(format!("portolan-{}-{number}.qcow2", std::process::id()))
+    let parent =
+        asked.or_else(|| large.is_dir().then(|| large.to_owned())).unwrap_or_else(std::env::temp_dir);
+    for _ in 0..TEMPORARY_TRIES {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = parent.join(format!("portolan-{}-{number}", std::process::id()));
+        match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| dir.clone()).in_path(&dir),
+        }
+    }
+    Err(Error::conflict("every name for a temporary directory is taken").in_path(parent))
 }
 
 /// A dirty bitmap, as it was when the server began.

@@ -129,7 +129,11 @@ impl Order {
         let stripe = &self.stripes[i];
         let count = stripe.load(Ordering::Relaxed);
         let free = count.is_multiple_of(2);
-        free && stripe.compare_exchange(count, count + 1, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        let taken =
+            free && stripe.compare_exchange(count, count + 1, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        // What is changed from now on is seen by nobody who has not seen the odd count.
+        fence(Ordering::Release);
+        taken
     }
 
     fn take_waiting(&self, i: usize) {

@@ -19,6 +19,15 @@ use std::time::{Duration, Instant};
 /// What is asked of the system for what is sent and not yet read; it may give less.
 const SEND_BUFFER: usize = 1 << 20;
 
+/// What is left of a reply is copied, if it is no longer than this, and else kept with the buffer it is in.
+const SMALL_REST: usize = 32 << 10;
+
+/// How long a client that is sent away may go on sending before that is no concern of ours.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How often that is looked for where hearing has been ended.
+const GLANCE: Duration = Duration::from_millis(10);
+
 /// One connection.
 pub(super) struct Conn {
     /// A number of its own.
@@ -125,8 +134,18 @@ impl Conn {
         if sent == out.len() || self.is_gone() {
             return out.clear();
         }
-        let (bytes, to) = out.take();
-        pending.push_back(Part { bytes, from: sent, to });
+        let rest = out.filled().get(sent..).unwrap_or_default();
+        let part = if rest.len() <= SMALL_REST {
+            // Not the whole buffer for a few bytes of it: it would be held as long as they are.
+            let bytes = rest.to_vec();
+            let to = bytes.len();
+            out.clear();
+            Part { bytes, from: 0, to }
+        } else {
+            let (bytes, to) = out.take();
+            Part { bytes, from: sent, to }
+        };
+        pending.push_back(part);
         self.has_pending.store(true, SeqCst);
     }
 
@@ -189,10 +208,23 @@ impl Conn {
         self.ring();
     }
 
-    /// Everything was said; what the client has not read yet it still can.
-    pub(super) fn close(&self) {
+    /// Everything was said; what the client has not read yet it still can. What it sends meanwhile is taken and
+    /// thrown away: a TCP socket that is closed with something unread drops what it has not sent, too.
+    pub(super) fn close(&self, patience: Duration) {
         // It fails only where the client was faster.
         let _ = shutdown(&self.socket, Shutdown::Write);
+        let deadline = Instant::now().checked_add(patience);
+        let (mut waste, mut heard) = ([0; 4096], Instant::now());
+        while deadline.is_some_and(|d| Instant::now() < d) && self.set_patience(Some(LAST_WORDS)).is_ok() {
+            match self.receive(&mut waste, true) {
+                Ok(Received::Bytes(_)) => heard = Instant::now(),
+                // Where hearing was ended by us, an end does not mean that the client has come to one.
+                Ok(Received::End) if self.is_stopping() && heard.elapsed() < LAST_WORDS => {
+                    std::thread::sleep(GLANCE);
+                }
+                _ => return,
+            }
+        }
     }
 
     /// No further request is heard; what is under way is finished.

@@ -286,8 +286,9 @@ impl<'s> Handshake<'s> {
 
     fn block_size(&self, export: &Export) -> BlockSize {
         let maximum = self.server.limits().request;
-        let whole = export.disk.geometry().preferred.clamp(4096, 1 << 20);
-        let preferred = whole.checked_next_power_of_two().unwrap_or(4096).min(maximum.max(512));
+        let wanted = export.disk.geometry().preferred.clamp(4096, 1 << 20).min(maximum.max(512));
+        // The largest power of two that is not more: other sizes are none for the protocol.
+        let preferred = wanted.checked_ilog2().and_then(|bits| 1u32.checked_shl(bits)).unwrap_or(4096);
         BlockSize { minimum: 1, preferred, maximum }
     }
 

@@ -4,10 +4,13 @@ use io::nbd::wire::PAYLOAD_MAX;
 use std::time::Duration;
 
 /// How much of a trim or of a write of zeroes is carried out as one: what others have to wait for.
-pub const PIECE: u64 = 256 << 20;
+pub const PIECE: u64 = 16 << 20;
 
 /// The most extents that one block status reply holds for one context.
 pub const STATUS_EXTENTS: usize = 16 << 10;
+
+/// The most places that are looked up for it, however few extents they make.
+pub const STATUS_LEAVES: usize = 64 << 10;
 
 /// How many options a client may send in one handshake.
 pub const OPTIONS: usize = 256;

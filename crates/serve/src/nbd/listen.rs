@@ -1,12 +1,13 @@
 //! Where clients come from: a unix socket, a port, or sockets that a service manager has opened.
 
 use chart::{Error, Result, ResultExt as _};
-use rustix::net::{AddressFamily, getsockname};
+use rustix::net::{AddressFamily, getsockname, sockopt};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A socket that clients connect to.
 pub struct Listener {
@@ -39,19 +40,13 @@ impl Listener {
     pub fn tcp(host: &str, port: u16, may_be_remote: bool) -> Result<Listener> {
         let during = || format!("listening on {host} port {port}");
         let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().during(during)?.collect();
-        if let Some(remote) = addresses.iter().find(|a| !a.ip().is_loopback() && !may_be_remote) {
-            let what = format!(
-                "{} can be reached from other machines, and without TLS so can the disk",
-                remote.ip()
-            );
-            return Err(Error::new(chart::Kind::Denied, what));
-        }
+        refuse_remote(&addresses, may_be_remote)?;
         let socket = TcpListener::bind(&*addresses).during(during)?;
         Listener { socket: Socket::Tcp(socket), path: None }.ready()
     }
 
-    /// Takes over a listening socket that somebody else has opened.
-    pub fn inherited(socket: OwnedFd) -> Result<Listener> {
+    /// Takes over a listening socket that somebody else has opened. The same is allowed as for ports of our own.
+    pub fn inherited(socket: OwnedFd, may_be_remote: bool) -> Result<Listener> {
         let during = || "a socket of the service manager".to_owned();
         let address = getsockname(&socket).map_err(std::io::Error::from).during(during)?;
         let socket = match address.address_family() {
@@ -59,6 +54,9 @@ impl Listener {
             AddressFamily::INET | AddressFamily::INET6 => Socket::Tcp(TcpListener::from(socket)),
             _ => return Err(Error::unsupported("a socket that is neither a unix nor a TCP one")),
         };
+        if let Socket::Tcp(listener) = &socket {
+            refuse_remote(&[listener.local_addr().during(during)?], may_be_remote)?;
+        }
         Listener { socket, path: None }.ready()
     }
 
@@ -85,9 +83,9 @@ impl Listener {
         let accepted = match &self.socket {
             Socket::Unix(socket) => socket.accept().map(|(stream, _)| OwnedFd::from(stream)),
             Socket::Tcp(socket) => socket.accept().map(|(stream, _)| {
-                // Only a matter of speed.
-                let _ = stream.set_nodelay(true);
-                OwnedFd::from(stream)
+                let socket = OwnedFd::from(stream);
+                prepare(&socket);
+                socket
             }),
         };
         match accepted {
@@ -97,6 +95,28 @@ impl Listener {
             Err(e) => Err(e),
         }
     }
+}
+
+/// How long a client's host may be silent before it is asked whether it is there, how long between two such questions,
+/// and how many of them may stay without an answer.
+const ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 6);
+
+/// What a TCP connection should be like. A host that vanished must not keep its place for ever.
+fn prepare(socket: &OwnedFd) {
+    // Without any of it, it is a connection all the same.
+    let _ = sockopt::set_tcp_nodelay(socket, true);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, ALIVE.0);
+    let _ = sockopt::set_tcp_keepintvl(socket, ALIVE.1);
+    let _ = sockopt::set_tcp_keepcnt(socket, ALIVE.2);
+}
+
+fn refuse_remote(addresses: &[SocketAddr], may_be_remote: bool) -> Result<()> {
+    let Some(remote) = addresses.iter().find(|a| !a.ip().is_loopback() && !may_be_remote) else {
+        return Ok(());
+    };
+    let what = format!("{} can be reached from other machines, and without TLS so can the disk", remote.ip());
+    Err(Error::new(chart::Kind::Denied, what))
 }
 
 impl AsFd for Listener {

@@ -29,7 +29,7 @@ pub struct Config {
     pub proxies: usize,
     /// Certificates; with them, nothing but TLS is spoken.
     pub tls: Option<Tls>,
-    /// Whether the server ends when its first client has gone.
+    /// Whether the server ends when those have gone who have chosen an export.
     pub once: bool,
     /// Hears of connections that broke the protocol or could not be served.
     pub notice: Box<Notice>,
@@ -62,6 +62,8 @@ pub struct Server {
     clients: Mutex<HashMap<u64, Arc<Conn>>>,
     left: Condvar,
     next: AtomicU64,
+    /// Whether a client has chosen an export.
+    was_used: AtomicBool,
     stopping: AtomicBool,
     bell: OwnedFd,
 }
@@ -95,6 +97,7 @@ impl Server {
             clients: Mutex::default(),
             left: Condvar::new(),
             next: AtomicU64::new(1),
+            was_used: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             bell: bell.during(|| "starting the server".to_owned())?,
         }))
@@ -219,7 +222,7 @@ impl Server {
         self.clients().remove(&client);
         self.counters.connections.fetch_sub(1, Relaxed);
         self.left.notify_all();
-        if self.once {
+        if self.once && self.was_used.load(SeqCst) && self.is_deserted() {
             self.stop();
         }
     }
@@ -244,11 +247,17 @@ impl Server {
         let Shaken { outcome, conn, pump } = Handshake::new(self, conn, &self.limits).run();
         let talked = outcome.and_then(|outcome| match outcome {
             Outcome::Ready(session) => {
+                self.was_used.store(true, SeqCst);
                 Talk::new(&conn, session, &self.limits, &self.counters, &self.array).run()
             }
             Outcome::Over => Ok(()),
         });
-        conn.close();
+        if talked.is_ok() {
+            conn.close(self.limits.drain);
+        } else {
+            // Who breaks the protocol is not waited for.
+            conn.leave();
+        }
         if let Some(pump) = pump {
             // A pump that panicked has said so itself, and moves nothing any more.
             let _ = pump.join();

@@ -2,7 +2,7 @@
 
 use super::buffer::Output;
 use super::failure::Stop;
-use super::limits::STATUS_EXTENTS;
+use super::limits::{STATUS_EXTENTS, STATUS_LEAVES};
 use super::reply;
 use super::session::{Chosen, Context, Session};
 use crate::Export;
@@ -152,7 +152,8 @@ impl Session {
 
 /// Looks at leaf after leaf until `each` has enough.
 fn tell(walk: Walk<'_>, mut each: impl FnMut(&Leaf<'_>) -> bool) -> Result<()> {
-    for plan in walk.in_batches(LEAVES, u64::MAX) {
+    // A short answer is an answer: the client asks again for the rest.
+    for plan in walk.in_batches(LEAVES, u64::MAX).take(STATUS_LEAVES / LEAVES) {
         if !plan?.leaves.iter().all(&mut each) {
             break;
         }

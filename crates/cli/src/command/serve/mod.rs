@@ -12,7 +12,7 @@ use crate::signal;
 use anyhow::{Context, bail};
 use portolan::serve::{Config, Limits, Listener, Offer, Offered, Server, Tls, Top, offer};
 use portolan::size;
-use portolan::{Location, Spec};
+use portolan::{Location, Opened, Spec};
 use ready::Heard;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,13 +61,13 @@ pub(crate) struct Args {
     /// Clients may ask where ranges live, as portolan:place
     #[arg(long)]
     places: bool,
-    /// End when the first client has gone
+    /// End when the client has gone: all its connections, once it has chosen a disk
     #[arg(long)]
     once: bool,
     /// Write the number of the process here, when clients can connect
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Print what was counted as JSON at the end
+    /// Print what was counted as JSON at the end; to standard error where a client is on standard output
     #[arg(long)]
     json: bool,
     /// Do not print how to attach, nor anything else that is no error
@@ -167,21 +167,24 @@ impl Args {
         if !self.quiet {
             self.attach(&server, &heard, out)?;
         }
+        let has_client = heard.iter().any(|h| matches!(h, Heard::Client(_)));
         let served = self.serve(&server, heard);
         let finished = server.finish();
-        for image in opened {
-            image.close()?;
-        }
+        // All are closed, whatever became of the others.
+        let closed: Vec<_> = opened.into_iter().map(Opened::close).collect();
         if let Some(path) = &self.pid_file {
             // Whoever waits for the end of the server may have removed it.
             let _ = std::fs::remove_file(path);
         }
-        served?;
-        finished?;
-        if self.json {
+        if self.json && has_client {
+            // Standard output may be the client's.
+            eprintln!("{}", serde_json::to_string(&live::report(server.counters()))?);
+        } else if self.json {
             out.json(&live::report(server.counters()))?;
         }
-        Ok(Exit::DONE)
+        finished?;
+        closed.into_iter().collect::<chart::Result<()>>()?;
+        served.map(|()| Exit::DONE)
     }
 
     /// Opens every disk, with what takes its writes.
@@ -225,7 +228,7 @@ impl Args {
         if !self.listen.is_empty() {
             return self.listen.iter().map(|address| ready::listen(address, may_be_remote)).collect();
         }
-        let inherited = ready::inherited()?;
+        let inherited = ready::inherited(may_be_remote)?;
         if inherited.is_empty() { Ok(vec![ready::own_socket()?]) } else { Ok(inherited) }
     }
 

@@ -72,7 +72,7 @@ pub(super) fn own_socket() -> anyhow::Result<Heard> {
 }
 
 /// What a service manager hands over: sockets that listen, or one that is connected.
-pub(super) fn inherited() -> anyhow::Result<Vec<Heard>> {
+pub(super) fn inherited(may_be_remote: bool) -> anyhow::Result<Vec<Heard>> {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
     if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
         return Ok(Vec::new());
@@ -89,7 +89,10 @@ pub(super) fn inherited() -> anyhow::Result<Vec<Heard>> {
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)
             .with_context(|| format!("descriptor {number}, of LISTEN_FDS"))?;
         heard.push(if rustix::net::sockopt::socket_acceptconn(&socket)? {
-            Heard::Listener { listener: Listener::inherited(socket)?, address: Address::Inherited }
+            Heard::Listener {
+                listener: Listener::inherited(socket, may_be_remote)?,
+                address: Address::Inherited,
+            }
         } else {
             client(socket)?
         });
@@ -99,6 +102,9 @@ pub(super) fn inherited() -> anyhow::Result<Vec<Heard>> {
 
 fn client(socket: OwnedFd) -> anyhow::Result<Heard> {
     rustix::net::sockopt::socket_type(&socket).context("it is no socket")?;
+    // Whoever opened it may have wanted otherwise; here a thread waits for it.
+    let flags = rustix::fs::fcntl_getfl(&socket)?;
+    rustix::fs::fcntl_setfl(&socket, flags - rustix::fs::OFlags::NONBLOCK)?;
     Ok(Heard::Client(socket))
 }
 
