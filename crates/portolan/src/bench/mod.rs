@@ -1,6 +1,6 @@
 //! A load on a disk, measured: requests of one size, for a time.
 //!
-//! There are two ways. The export of an NBD server is loaded by [`nbd`], which does so little for a request that what is
+//! There are two ways. The export of an NBD server is loaded by `nbd`, which does so little for a request that what is
 //! measured is the server. Everything else is loaded as a [`chart::Disk`], by [`on_disk`].
 
 mod disk;

@@ -1,6 +1,6 @@
 //! The NBD server.
 //!
-//! [`server`] holds what is served and the threads; [`listen`] is where clients come from; [`handshake`] agrees with
+//! [`server`] holds what is served and the threads; [`listen`] is where clients come from; `handshake` agrees with
 //! a client on an export and makes a `session` of it; `talk` is one connection's thread, which parses requests in
 //! batches and answers at once what is at hand; `act` carries a request out, there or on a proxy; `reply` and
 //! `status` say how it went; `conn` is what a connection's thread and the proxies share.
