@@ -69,6 +69,8 @@ impl Image {
     /// Step 3, once everything that `batch` refers to is durable.
     fn link(&self, w: &mut Writer, batch: &Batch) -> Result<()> {
         w.links = w.links.wrapping_add(1);
+        // From here on the disk may refer to these tables, also where a write fails half way.
+        w.new_tables.retain(|table| !batch.tables.contains(table));
         self.write_slices(&batch.slices)?;
         let table = self.header().l1_table_offset;
         for index in &batch.l1 {
@@ -76,7 +78,6 @@ impl Image {
             self.file.write_at(offset, &self.l1.entry(*index).0.to_be_bytes(), Wait::Allowed)?;
         }
         w.dirty_l1.retain(|index| !batch.l1.contains(index));
-        w.new_tables.retain(|table| !batch.tables.contains(table));
         Ok(())
     }
 
