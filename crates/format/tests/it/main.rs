@@ -7,6 +7,7 @@ mod qcow2_commit;
 mod qcow2_emit;
 mod qcow2_guard;
 mod qcow2_laws;
+mod qcow2_races;
 mod qcow2_rebase;
 mod qcow2_repair;
 mod qcow2_write;

@@ -15,8 +15,8 @@ use testkit::{contract, peer};
 
 /// Images of one shape, in whatever source the contract brings.
 #[derive(Clone)]
-struct Shape {
-    new: New,
+pub(super) struct Shape {
+    pub(super) new: New,
     /// The backing file's bytes.
     below: Option<Vec<u8>>,
     /// Bitmaps of these granularities follow all writes.
@@ -28,7 +28,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(new: New) -> Shape {
+    pub(super) fn of(new: New) -> Shape {
         Shape {
             new: New { size: 512 << 10, ..new },
             below: None,
@@ -52,11 +52,11 @@ impl Shape {
         Shape { bitmaps, ..self }
     }
 
-    fn asking_qemu(self, every: u64) -> Shape {
+    pub(super) fn asking_qemu(self, every: u64) -> Shape {
         Shape { ask_qemu: every, ..self }
     }
 
-    fn image(&self, source: Arc<dyn Source>, writable: bool) -> Result<Arc<Image>> {
+    pub(super) fn image(&self, source: Arc<dyn Source>, writable: bool) -> Result<Arc<Image>> {
         let below = self.below.clone();
         let mut opener = move |needed: Needed<'_>| -> Result<Arc<dyn Source>> {
             assert_eq!(needed.role, Role::Backing);
@@ -149,7 +149,7 @@ impl Shape {
     }
 }
 
-fn shapes() -> Vec<Shape> {
+pub(super) fn shapes() -> Vec<Shape> {
     let new = New::of(0);
     vec![
         Shape::of(New { cluster_bits: 12, ..new.clone() }),
