@@ -8,6 +8,11 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ("copy-raw-qcow2-cold-default", FLUSHED),
     ("copy-qcow2-raw-cold-durable", COLD),
     ("copy-raw-qcow2-cold-durable", COLD),
+    ("copy-qcow2-raw-warm-unflushed", UNFLUSHED),
+    ("copy-raw-qcow2-warm-unflushed", UNFLUSHED),
+    ("copy-qcow2-raw-cold-unflushed", COLD),
+    ("copy-raw-qcow2-cold-unflushed", COLD),
+    ("random-80-20", SMALL_CACHE),
 ];
 
 /// Where a promise costs more than the copying.
@@ -18,6 +23,15 @@ const FLUSHED: &str = "Ours ends when the file is durable, the peer when the ker
 const COLD: &str = "The data is read from and written to one virtual disk, which is the limit for both: io_uring, \
     threads, larger requests and earlier writeback were tried and made no difference that could be told from noise \
     (docs/design/0001-moving-bytes.md).";
+
+/// Where neither waits for the disk, and memory decides.
+const UNFLUSHED: &str = "Both copy into the page cache and leave: on two cores the kernel's own copying and \
+    page allocation is most of the time, for the peer as for us, and the pages are still to be written when either ends.";
+
+/// Where the cache is smaller than what is asked for.
+const SMALL_CACHE: &str = "A lookup that is not in the cache costs one `pread` of an L2 slice, which is in the page \
+    cache here: the 20 % of the requests that go everywhere nearly always pay it. The hot set fits. Larger slices, more \
+    slices in a set and a larger default (it went from 8 to 32 MiB) were tried; only the last one helped.";
 
 /// The note on a row.
 pub(super) fn on(name: &str) -> Option<&'static str> {
