@@ -34,5 +34,5 @@ pub use mutate::{ChartMut, Intent, Reservation, Reserve, SetMode, To};
 pub use overlay::Overlay;
 pub use pin::{Epochs, Pin};
 pub use slice::Slice;
-pub use source::{Backing, Identity, Limits, Run, Source, check_range};
+pub use source::{Backing, Family, Identity, Limits, Member, Run, Source, check_range};
 pub use table::{Table, TableBuilder};

@@ -2,6 +2,7 @@
 
 use crate::{Disk, Error, Result, Wait};
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 
 /// What tells one object from every other, across restarts. Two places are the same if both are frozen and
 /// identity and offset are equal (law 6).
@@ -45,10 +46,37 @@ pub enum Backing<'a> {
     /// The same bytes at the same offsets, by way of something worth keeping when reading (a cache, a throttle).
     /// Cloning sees through it.
     Wraps(&'a dyn Source),
+    /// Many sources under one, each at offsets of its own: the files of a directory.
+    Family(&'a dyn Family),
     /// Bytes in this process.
     Memory,
     /// Something only the source itself knows.
     Opaque,
+}
+
+/// A source that speaks for many: a directory's million files are not a million sources of a disk. Its offsets are
+/// divided among its members, in order; between them there may be gaps, which no chart names.
+pub trait Family: Send + Sync {
+    /// What the names of its members are relative to.
+    fn root(&self) -> &Path;
+
+    /// The member that holds the byte at this offset, or else the next one behind it.
+    fn member_at(&self, offset: u64) -> Option<Member>;
+}
+
+/// One of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name, relative to the family's root.
+    pub name: PathBuf,
+    /// The family's offset at which it begins.
+    pub start: u64,
+    /// How many bytes it has; never 0.
+    pub len: u64,
+    /// What tells it from all others.
+    pub identity: Identity,
+    /// When it changed last, content or attributes: nanoseconds since 1970.
+    pub changed: u64,
 }
 
 /// What a source can do.

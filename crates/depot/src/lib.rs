@@ -1,0 +1,2 @@
+//! Versions of disks.
+#![forbid(unsafe_code)]

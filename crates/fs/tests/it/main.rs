@@ -1,0 +1,1 @@
+//! What is inside disks, against the real tools.
