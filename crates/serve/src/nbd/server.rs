@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// What a connection's thread needs of stack; most of it is never touched.
 const STACK: usize = 256 << 10;
@@ -51,7 +51,8 @@ impl Config {
 
 /// A server.
 pub struct Server {
-    exports: Vec<Arc<Export>>,
+    /// In the order in which they were offered; names differ.
+    exports: RwLock<Vec<Arc<Export>>>,
     limits: Arc<Limits>,
     tls: Option<Tls>,
     once: bool,
@@ -71,13 +72,8 @@ pub struct Server {
 impl Server {
     /// Starts the proxies. Clients come with [`Server::listen`] and [`Server::welcome`].
     pub fn start(config: Config) -> Result<Arc<Server>> {
-        let mut exports: Vec<Arc<Export>> = Vec::new();
-        for export in config.exports {
-            if exports.iter().any(|e| e.name == export.name) {
-                return Err(Error::conflict(format!("two exports are called {:?}", export.name)));
-            }
-            exports.push(Arc::new(export));
-        }
+        let mut exports = Vec::new();
+        config.exports.into_iter().try_for_each(|export| add(&mut exports, export))?;
         let (limits, counters) = (Arc::new(config.limits), Arc::new(Counters::default()));
         let array: Arc<Array<Job>> = Arc::new(Array::new(config.proxies));
         let proxies = Proxies::start(&array, config.proxies, || {
@@ -86,7 +82,7 @@ impl Server {
         });
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(std::io::Error::from);
         Ok(Arc::new(Server {
-            exports,
+            exports: RwLock::new(exports),
             limits,
             tls: config.tls,
             once: config.once,
@@ -108,9 +104,21 @@ impl Server {
         &self.counters
     }
 
-    /// What is served.
-    pub fn exports(&self) -> &[Arc<Export>] {
-        &self.exports
+    /// What is served now.
+    pub fn exports(&self) -> Vec<Arc<Export>> {
+        self.exports.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Serves one more, for whoever asks from now on.
+    pub fn offer(&self, export: Export) -> Result<()> {
+        add(&mut self.exports.write().unwrap_or_else(PoisonError::into_inner), export)
+    }
+
+    /// Serves one no more to whoever asks from now on. Those who have chosen it keep it.
+    pub fn withdraw(&self, name: &str) -> Option<Arc<Export>> {
+        let mut exports = self.exports.write().unwrap_or_else(PoisonError::into_inner);
+        let at = exports.iter().position(|e| e.name == name)?;
+        Some(exports.remove(at))
     }
 
     /// The limits.
@@ -128,8 +136,9 @@ impl Server {
 
     /// The export of a name. The empty name stands for the first where none is called that.
     pub(super) fn export(&self, name: &str) -> Option<Arc<Export>> {
-        let named = self.exports.iter().find(|e| e.name == name);
-        named.or_else(|| self.exports.first().filter(|_| name.is_empty())).cloned()
+        let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
+        let named = exports.iter().find(|e| e.name == name);
+        named.or_else(|| exports.first().filter(|_| name.is_empty())).cloned()
     }
 
     pub(super) fn is_export(&self, name: &str, export: &Arc<Export>) -> bool {
@@ -297,7 +306,16 @@ impl Server {
         }
         // All are flushed, whatever became of the others; the first failure is told.
         let flushed: Vec<Result<()>> =
-            self.exports.iter().filter(|e| e.writable).map(|e| e.flush()).collect();
+            self.exports().iter().filter(|e| e.writable).map(|e| e.flush()).collect();
         flushed.into_iter().collect()
     }
+}
+
+/// Adds an export, if no other has its name.
+fn add(exports: &mut Vec<Arc<Export>>, export: Export) -> Result<()> {
+    if exports.iter().any(|e| e.name == export.name) {
+        return Err(Error::conflict(format!("two exports are called {:?}", export.name)));
+    }
+    exports.push(Arc::new(export));
+    Ok(())
 }
