@@ -142,6 +142,15 @@ fn root(dir: &Path, scratch: &Path) -> Result<()> {
     if image.exists() {
         return Ok(());
     }
+    let tree = scratch.join("root");
+    debian(&tree, &[])?;
+    let new = scratch.join("root.raw");
+    process::run(process::command(&["mkfs.ext4", "-q", "-F", "-d"]).arg(&tree).arg(&new).arg("1G"))?;
+    Ok(fs::rename(new, image)?)
+}
+
+/// A minimal Debian, with some packages more, as a directory.
+pub(crate) fn debian(tree: &Path, packages: &[&str]) -> Result<()> {
     ensure!(
         process::which("debootstrap").is_some() || peers::install_beside(&["debootstrap"]),
         "debootstrap cannot be installed"
@@ -150,11 +159,10 @@ fn root(dir: &Path, scratch: &Path) -> Result<()> {
     let Some(name) = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")) else {
         bail!("/etc/os-release names no release");
     };
-    let tree = scratch.join("root");
-    let mut bootstrap = process::command(&["debootstrap", "--variant=minbase", name.trim_matches('"')]);
-    println!("   a minimal Debian for the guest, which takes a minute or two, once");
-    process::output(bootstrap.arg(&tree))?;
-    let new = scratch.join("root.raw");
-    process::run(process::command(&["mkfs.ext4", "-q", "-F", "-d"]).arg(&tree).arg(&new).arg("1G"))?;
-    Ok(fs::rename(new, image)?)
+    let mut bootstrap = process::command(&["debootstrap", "--variant=minbase"]);
+    if !packages.is_empty() {
+        bootstrap.arg(format!("--include={}", packages.join(",")));
+    }
+    println!("   a minimal Debian, which takes a minute or two, once");
+    process::output(bootstrap.arg(name.trim_matches('"')).arg(tree)).map(drop)
 }

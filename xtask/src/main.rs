@@ -4,6 +4,7 @@
 //! It compiles in a few seconds because it is the first thing a newcomer runs.
 
 mod bench;
+mod first_byte;
 mod guest;
 mod house;
 mod layers;
@@ -37,6 +38,10 @@ The tasks of this repository.
       --binary        measure this `portolan` instead of building one
       --list          name the rows
       --clean         remove the data the bench keeps between runs
+
+  cargo xtask first-byte AT COMMAND...
+      Starts an NBD server that speaks on its standard input and output, and reads 2 KiB at AT of
+      what it serves: what the bench times. Prints them as text where they are text.
 ";
 
 fn main() -> ExitCode {
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
         "test" => test::task(rest),
         "check-layers" => layers::task(rest),
         "bench" => bench::task(rest),
+        "first-byte" => first_byte::task(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())

@@ -121,7 +121,9 @@ pub(super) enum Check {
     Serves(PathBuf, &'static str),
     /// This qcow2 is sound after either has written it.
     Sound(PathBuf),
-    /// Both sides are ours: nothing to compare.
+    /// What both have made is this directory again.
+    Trees(PathBuf),
+    /// There is nothing to compare.
     Nothing,
 }
 
@@ -231,8 +233,15 @@ pub(super) fn verify(case: &Case, side: &Side, dir: &Path) -> Result<()> {
             running.stop()
         }
         (Check::Sound(image), ..) => qemu::sound(image),
+        (Check::Trees(tree), Some(output), _) => same_tree(tree, output),
         _ => Ok(()),
     }
+}
+
+/// Checks that two directories hold the same files with the same bytes; `lost+found` is the file system's.
+fn same_tree(one: &Path, other: &Path) -> Result<()> {
+    let diff = ["diff", "-r", "--no-dereference", "--exclude=lost+found", &word(one), &word(other)];
+    process::output(&mut process::command(&diff)).map(drop)
 }
 
 /// Checks that both sides have printed the same.

@@ -8,6 +8,7 @@ use super::data::{Data, Sizes};
 use super::qemu::{self, Conversion, Durability};
 use super::scratch::Dirs;
 use super::serving;
+use super::trees;
 
 /// Every row, in the order of the page.
 pub(super) fn all(binary: &Path, dirs: &Dirs, sizes: &Sizes) -> Vec<Case> {
@@ -18,6 +19,7 @@ pub(super) fn all(binary: &Path, dirs: &Dirs, sizes: &Sizes) -> Vec<Case> {
     cases.push(house.opening());
     cases.extend(house.random_reading());
     cases.extend(serving::all(binary, dirs, sizes));
+    cases.extend(trees::all(binary, dirs));
     cases
 }
 

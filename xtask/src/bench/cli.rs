@@ -74,6 +74,22 @@ pub(super) fn serve(binary: &Path, served: &Served) -> Server {
     Server { command, socket: served.socket.clone() }
 }
 
+/// `portolan serve DIR` to a client on its standard streams.
+pub(super) fn serve_directory(binary: &Path, dir: &Path) -> Vec<String> {
+    argv![word(binary), "serve", "--quiet", "--listen", "stdio", word(dir)]
+}
+
+/// `portolan extract` of the first partition.
+pub(super) fn extract(binary: &Path, image: &Path, output: &Path) -> Side {
+    let command = argv![word(binary), "extract", format!("{}#1:/", word(image)), "-o", word(output)];
+    Side {
+        label: "extract".to_owned(),
+        commands: vec![command],
+        output: Some(output.to_owned()),
+        ..Side::default()
+    }
+}
+
 /// `portolan bench` as the load on a server, whoever made that, with a switch that ends it and `more`.
 pub(super) fn load(binary: &Path, socket: &Path, until: [&str; 2], more: &[&str]) -> Vec<String> {
     let mut command = argv![word(binary), "bench", "--json", until[0], until[1], "-f", "raw"];

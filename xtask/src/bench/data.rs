@@ -10,8 +10,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::case::{MIB, Place};
+use super::case::{MIB, Place, word};
 use super::qemu;
+use crate::{guest, process};
 
 /// How large everything is.
 #[derive(Clone, Copy)]
@@ -65,7 +66,20 @@ pub(super) enum Data {
     /// These two are written over.
     WrittenRaw,
     WrittenQcow2,
+    /// A Debian root: a directory.
+    Tree,
+    /// The same as an ext4.
+    TreeRaw,
+    /// The same as a partition of a qcow2.
+    TreeQcow2,
+    /// These three once more, where files may share what they hold.
+    SharedTree,
+    SharedTreeRaw,
+    SharedTreeQcow2,
 }
+
+/// What makes a minimal Debian one of 12,000 files.
+const PACKAGES: &[&str] = &["python3", "git", "gcc", "libc6-dev", "man-db"];
 
 impl Data {
     /// Where it lives. The number is the generator's version: another one never takes its place.
@@ -82,12 +96,19 @@ impl Data {
             Data::ServedOverlay => "served-overlay.1.qcow2",
             Data::WrittenRaw => "written.1.raw",
             Data::WrittenQcow2 => "written.1.qcow2",
+            Data::Tree => "tree.1",
+            Data::TreeRaw => "tree.1.raw",
+            Data::TreeQcow2 => "tree.1.qcow2",
+            Data::SharedTree => "shared-tree.1",
+            Data::SharedTreeRaw => "shared-tree.1.raw",
+            Data::SharedTreeQcow2 => "shared-tree.1.qcow2",
         }
     }
 
     pub(super) fn place(self) -> Place {
         match self {
             Data::FullRaw | Data::FullQcow2 => Place::Reflink,
+            Data::SharedTree | Data::SharedTreeRaw | Data::SharedTreeQcow2 => Place::Reflink,
             _ => Place::Plain,
         }
     }
@@ -100,7 +121,9 @@ impl Data {
         }
         println!("making {}", path.display());
         let unfinished = dir.join(format!("{}.unfinished", self.name()));
-        if unfinished.exists() {
+        if unfinished.is_dir() {
+            fs::remove_dir_all(&unfinished)?;
+        } else if unfinished.exists() {
             fs::remove_file(&unfinished)?;
         }
         self.make(dir, &unfinished, sizes).with_context(|| format!("making {}", path.display()))?;
@@ -127,8 +150,34 @@ impl Data {
                 sibling(Data::ServedQcow2)?;
                 qemu::overlay(Data::ServedQcow2.name(), path)
             }
+            Data::Tree | Data::SharedTree => guest::debian(path, PACKAGES),
+            Data::TreeRaw => ext4(&sibling(Data::Tree)?, path, 0),
+            Data::SharedTreeRaw => ext4(&sibling(Data::SharedTree)?, path, 0),
+            Data::TreeQcow2 => partitioned(&sibling(Data::Tree)?, path),
+            Data::SharedTreeQcow2 => partitioned(&sibling(Data::SharedTree)?, path),
         }
     }
+}
+
+/// How large a disk with a Debian root is.
+const ROOT_MIB: u64 = 1536;
+
+/// An ext4 that holds a directory, from `offset` on in a raw image.
+fn ext4(tree: &Path, image: &Path, offset: u64) -> Result<()> {
+    File::create(image)?.set_len(ROOT_MIB * MIB)?;
+    let (from, blocks) = (format!("offset={offset}"), format!("{}k", ROOT_MIB * 1024 - 2 * offset / 1024));
+    let make = ["mkfs.ext4", "-q", "-F", "-E", &from, "-d", &word(tree), &word(image), &blocks];
+    process::output(&mut process::command(&make)).map(drop)
+}
+
+/// The same as the one partition of a qcow2.
+fn partitioned(tree: &Path, image: &Path) -> Result<()> {
+    let raw = image.with_extension("raw");
+    ext4(tree, &raw, MIB)?;
+    let divide = format!("printf 'label: gpt\\nstart=2048\\n' | sfdisk -q {}", word(&raw));
+    process::output(&mut process::command(&["sh", "-c", &divide]))?;
+    qemu::to_qcow2(&raw, image)?;
+    Ok(fs::remove_file(raw)?)
 }
 
 /// What a raw image holds.

@@ -102,14 +102,21 @@ fn settle(case: &Case, side: &Side, scratch: &Scratch) -> Result<()> {
 pub(super) fn remove_outputs(case: &Case) -> Result<()> {
     for side in std::iter::once(&case.ours).chain(&case.peers) {
         if let Some(output) = side.output.as_ref().filter(|output| output.exists()) {
-            fs::remove_file(output).with_context(|| output.display().to_string())?;
+            let removed = if output.is_dir() { fs::remove_dir_all(output) } else { fs::remove_file(output) };
+            removed.with_context(|| output.display().to_string())?;
         }
     }
     Ok(())
 }
 
-/// Reads a file and forgets it: its pages are in the cache then.
+/// Reads a file, or all in a directory, and forgets it: its pages are in the cache then.
 fn read(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return fs::read_dir(path)?.try_for_each(|entry| read(&entry?.path()));
+    }
+    if !path.is_file() || path.is_symlink() {
+        return Ok(());
+    }
     let mut file = File::open(path)?;
     let mut buf = vec![0; 256 * 1024];
     while file.read(&mut buf)? > 0 {}

@@ -24,6 +24,7 @@ mod servers;
 mod serving;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 use std::fs;
 use std::path::{Path, PathBuf};
