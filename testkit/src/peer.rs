@@ -27,7 +27,9 @@ fn package(tool: &str) -> &str {
         "mkfs.ext4" | "e2fsck" | "debugfs" => "e2fsprogs",
         "mkfs.xfs" => "xfsprogs",
         "7zz" => "7zip",
-        "unshare" => "util-linux",
+        "sfdisk" => "fdisk",
+        "sgdisk" => "gdisk",
+        "unshare" | "losetup" | "partx" => "util-linux",
         other => other,
     }
 }

@@ -28,6 +28,8 @@ const PEERS: &[Peer] = &[
     peer(&["openssl"], &["openssl"]),
     peer(&["mkfs.xfs"], &["xfsprogs"]),
     peer(&["mkfs.ext4"], &["e2fsprogs"]),
+    peer(&["sfdisk"], &["fdisk"]),
+    peer(&["sgdisk"], &["gdisk"]),
     peer(&["xorriso"], &["xorriso"]),
     peer(&["7zz", "7z"], &["7zip", "p7zip-full"]),
     peer(&["strace"], &["strace"]),

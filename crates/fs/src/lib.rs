@@ -14,5 +14,6 @@
 )]
 
 mod filesystem;
+pub mod partition;
 
 pub use filesystem::{Attribute, Entry, FileSystem, Inode, Kind, Stat, Time};

@@ -1,1 +1,3 @@
 //! What is inside disks, against the real tools.
+
+mod partition;
