@@ -75,6 +75,8 @@ pub struct Member {
     pub len: u64,
     /// What tells it from all others.
     pub identity: Identity,
+    /// When its content changed last: nanoseconds since 1970.
+    pub modified: u64,
     /// When it changed last, content or attributes: nanoseconds since 1970.
     pub changed: u64,
 }

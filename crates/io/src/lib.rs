@@ -11,4 +11,5 @@ pub mod http;
 pub mod memory;
 pub mod nbd;
 pub mod replace;
+pub mod tree;
 pub mod watch;

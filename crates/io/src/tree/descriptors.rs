@@ -1,0 +1,101 @@
+//! The descriptors that are kept open: a bounded number, found in a moment by many threads.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// So many are kept at most: shelves with so many places each.
+const SHELVES: usize = 16;
+const PLACES: usize = 16;
+
+/// After so long the name of a file is resolved anew: what a directory on its way was moved or replaced is noticed
+/// by then, though the file itself is as it was.
+pub(super) const TRUSTED: Duration = Duration::from_secs(1);
+
+/// An open file that was the right one.
+pub(super) struct Open {
+    pub(super) fd: OwnedFd,
+    /// When its name led to it, by a clock of the caller's.
+    pub(super) named: Duration,
+    /// Whether its file system refused to read without waiting.
+    pub(super) waits: AtomicBool,
+}
+
+/// The open files, by a number that each has.
+#[derive(Default)]
+pub(super) struct Descriptors([Mutex<Shelf>; SHELVES]);
+
+#[derive(Default)]
+struct Shelf {
+    places: [Option<(u32, Arc<Open>)>; PLACES],
+    /// One bit a place: used since the hand came by.
+    used: u16,
+    hand: u8,
+}
+
+const _: () = assert!(PLACES == u16::BITS as usize);
+
+impl Descriptors {
+    fn shelf(&self, key: u32) -> std::sync::MutexGuard<'_, Shelf> {
+        self.0[key as usize % SHELVES].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open file of this number, if it is kept and its name was resolved no longer ago than [`TRUSTED`].
+    pub(super) fn find(&self, key: u32, now: Duration) -> Option<Arc<Open>> {
+        let mut shelf = self.shelf(key);
+        let i = shelf.position(key)?;
+        let (_, open) = shelf.places[i].as_ref()?;
+        let open = (now.saturating_sub(open.named) <= TRUSTED).then(|| Arc::clone(open))?;
+        shelf.used |= 1 << i;
+        Some(open)
+    }
+
+    /// Keeps an open file, instead of another one if there is no room.
+    pub(super) fn keep(&self, key: u32, open: &Arc<Open>) {
+        let mut shelf = self.shelf(key);
+        let i = shelf.position(key).unwrap_or_else(|| shelf.room());
+        let old = shelf.places[i].replace((key, Arc::clone(open)));
+        shelf.used |= 1 << i;
+        drop(shelf);
+        // Closing may take a while.
+        drop(old);
+    }
+
+    /// Keeps the file of this number no longer.
+    pub(super) fn forget(&self, key: u32) {
+        let mut shelf = self.shelf(key);
+        let old = shelf.position(key).and_then(|i| shelf.places[i].take());
+        drop(shelf);
+        drop(old);
+    }
+
+    /// Closes all that nobody is reading.
+    pub(super) fn clear(&self) {
+        for shelf in &self.0 {
+            let old = std::mem::take(&mut *shelf.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(old);
+        }
+    }
+}
+
+impl Shelf {
+    fn position(&self, key: u32) -> Option<usize> {
+        self.places.iter().position(|place| place.as_ref().is_some_and(|(known, _)| *known == key))
+    }
+
+    /// An empty place, or the next that was not used since the hand last came by.
+    fn room(&mut self) -> usize {
+        if let Some(i) = self.places.iter().position(Option::is_none) {
+            return i;
+        }
+        loop {
+            let i = usize::from(self.hand);
+            self.hand = (self.hand + 1) % PLACES as u8;
+            if self.used & 1 << i == 0 {
+                return i;
+            }
+            self.used &= !(1 << i);
+        }
+    }
+}
