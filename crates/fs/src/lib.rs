@@ -15,5 +15,6 @@
 
 mod filesystem;
 pub mod partition;
+pub mod path;
 
 pub use filesystem::{Attribute, Entry, FileSystem, Inode, Kind, Stat, Time};
