@@ -1,7 +1,10 @@
-//! A new file that takes its place only when it is whole.
+//! A new file that takes its place only when it is whole; and a new directory.
 
+mod directory;
 #[cfg(test)]
 mod tests;
+
+pub use directory::Directory;
 
 use crate::file::{Access, File, Options, lock};
 use chart::{Error, Remedy, Result, ResultExt, Source, Wait};
@@ -190,12 +193,17 @@ fn rename_if_free(from: &Path, to: &Path) -> Result<()> {
 
 /// A name beside the target that nobody else has.
 fn temporary_name(target: &Path) -> PathBuf {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let serial = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut name = std::ffi::OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
-    name.push(format!(".{}-{serial}.part", std::process::id()));
+    name.push(format!(".{}.part", serial()));
     folder_of(target).join(name)
+}
+
+/// What no other temporary name has in it.
+fn serial() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let serial = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{serial}", std::process::id())
 }
 
 fn exists(target: &Path) -> Error {

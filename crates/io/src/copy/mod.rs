@@ -4,6 +4,7 @@
 //! runs to clone, runs to copy, frames to decode. A few workers take pieces and do them; all they hold in memory
 //! is a buffer each. Formats are unknown here.
 
+mod copier;
 mod pieces;
 mod work;
 
@@ -12,10 +13,12 @@ mod tests;
 
 use crate::engine::{Choice, Zeros};
 use chart::{Disk, Error, Result, Source};
+pub use copier::Copier;
 use pieces::Planner;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use work::Worker;
+use work::{Hands, Worker};
 
 /// Whether ranges of host files are shared with the sink rather than copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,7 +109,12 @@ struct Job<'a> {
     failed: AtomicBool,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(sink: &'a dyn Source, options: &Options<'a>, range: &Range<u64>) -> Self {
+        let (done, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Job { sink, options: *options, total: range.end - range.start, done, failed }
+    }
+
     /// Whether to stop, because of somebody's failure or wish.
     fn is_over(&self) -> bool {
         self.failed.load(Ordering::Relaxed) || self.is_cancelled()
@@ -114,6 +122,15 @@ impl Job<'_> {
 
     fn is_cancelled(&self) -> bool {
         self.options.cancel.is_some_and(|c| c.load(Ordering::Relaxed))
+    }
+
+    /// What came of it, when nothing failed.
+    fn end(&self, report: Report) -> Result<Report> {
+        if self.is_cancelled() {
+            return Err(Error::conflict("cancelled"));
+        }
+        debug_assert_eq!(report.total(), self.total);
+        Ok(report)
     }
 
     fn zeros(&self) -> Zeros {
@@ -135,20 +152,15 @@ impl Job<'_> {
 /// Copies all of `disk`, or the range that the options name, to the same place in `sink`, which is made long enough
 /// for the whole disk if it is not. Not flushed.
 pub fn copy(disk: &Disk, sink: &dyn Source, options: &Options<'_>) -> Result<Report> {
-    if sink.len() < disk.len() {
-        sink.set_len(disk.len())?;
-    }
-    let to = options.to.unwrap_or(u64::MAX).min(disk.len());
-    let range = options.from.min(to)..to;
-    let total = range.end - range.start;
-    let job = Job { sink, options: *options, total, done: AtomicU64::new(0), failed: AtomicBool::new(false) };
+    let range = begin(disk, sink, options)?;
+    let job = Job::new(sink, options, &range);
     let planner = Mutex::new(Planner::new(disk, range, options));
     let outcome = Mutex::new((Report::default(), None));
     let threads = if options.threads == 0 { default_threads() } else { options.threads };
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, 64) {
             scope.spawn(|| {
-                let done = Worker::new(&job).run(&planner);
+                let done = Worker::new(&job, &mut Hands::new(options.engine)).run(&planner);
                 let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
                 match done {
                     Ok(report) => outcome.0.add(&report),
@@ -164,11 +176,16 @@ pub fn copy(disk: &Disk, sink: &dyn Source, options: &Options<'_>) -> Result<Rep
     if let Some(e) = error {
         return Err(e);
     }
-    if job.is_cancelled() {
-        return Err(Error::conflict("cancelled"));
+    job.end(report)
+}
+
+/// Makes the sink long enough. The range that is to be copied.
+fn begin(disk: &Disk, sink: &dyn Source, options: &Options<'_>) -> Result<Range<u64>> {
+    if sink.len() < disk.len() {
+        sink.set_len(disk.len())?;
     }
-    debug_assert_eq!(report.total(), total);
-    Ok(report)
+    let to = options.to.unwrap_or(u64::MAX).min(disk.len());
+    Ok(options.from.min(to)..to)
 }
 
 /// A worker waits for the disk as much as it works: two for each processor.

@@ -14,7 +14,7 @@ const BATCH_LEAVES: usize = 256;
 const BATCH_BYTES: u64 = 1 << 30;
 
 /// Runs shorter than this are copied even where they could be cloned: a clone costs as much as copying them.
-const CLONE_MIN: u64 = 64 << 10;
+pub(super) const CLONE_MIN: u64 = 64 << 10;
 
 /// A piece of work. The plan it borrows from is kept as long as it is.
 #[derive(Clone)]
@@ -40,6 +40,8 @@ pub(super) enum Way {
 pub(super) struct Planner<'d> {
     walk: Walk<'d>,
     clones: bool,
+    /// The system said that it cannot clone between these files.
+    refused: bool,
     queue: VecDeque<Piece<'d>>,
 }
 
@@ -47,7 +49,7 @@ impl<'d> Planner<'d> {
     pub(super) fn new(disk: &'d Disk, range: Range<u64>, options: &Options<'_>) -> Self {
         let clones = options.reflink != Reflink::Never;
         let walk = disk.walk(range, Purpose::Locate).in_batches(BATCH_LEAVES, BATCH_BYTES);
-        Planner { walk, clones, queue: VecDeque::new() }
+        Planner { walk, clones, refused: false, queue: VecDeque::new() }
     }
 
     /// The next piece, or none when all are given out.
@@ -72,9 +74,15 @@ impl<'d> Planner<'d> {
         Ok(())
     }
 
-    /// From now on everything is copied.
+    /// From now on everything is copied: cloning was refused.
     pub(super) fn stop_cloning(&mut self) {
         self.clones = false;
+        self.refused = true;
+    }
+
+    /// Whether cloning was refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
     }
 
     /// Makes pieces of a leaf. Its source is not asked first: what can be cloned is, whatever is stored of it.

@@ -142,3 +142,37 @@ fn holes_leave_what_a_sink_held_where_that_is_asked_for() {
     assert!(after[2 << 20..3 << 20] == bytes(held.as_ref()));
     assert_eq!((report.skipped, report.zeroed, report.copied), (2 << 20, 1 << 20, 1 << 20));
 }
+
+#[test]
+fn a_copier_copies_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut copier = Copier::new(Default::default());
+    let source = sparse_file(dir.path());
+    let mut copied = |disk: &Disk, name: &str| {
+        let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::RDWR;
+        let path = dir.path().join(name);
+        let fd = rustix::fs::open(&path, flags, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        let sink = File::just_made(fd, path.clone(), disk.len());
+        let report =
+            copier.copy(disk, &sink, &Options { sink_reads_zero: true, ..Options::default() }).unwrap();
+        assert_eq!(report.total(), disk.len());
+        sink.set_len(disk.len()).unwrap();
+        let mut expected = vec![0; disk.len() as usize];
+        disk.read_at(0, &mut expected, Wait::Allowed).unwrap();
+        assert!(std::fs::read(path).unwrap() == expected, "{name}");
+        report
+    };
+    let window = |at, len| {
+        let slice = Slice::new(SourceId(0), at, len, false).unwrap();
+        Disk::builder("window", Arc::new(slice)).source(source.clone()).build().unwrap()
+    };
+    copied(&window(0, 0), "empty");
+    assert_eq!(copied(&window(3, 5000), "small").copied, 5000);
+    copied(&whole(source.clone()), "large");
+    copied(&window(4096, 900_000), "aligned");
+    // Holes stay holes, in small disks too.
+    let table =
+        Table::from_extents(9000, [Extent::raw(0, 100, SourceId(0), 7), Extent::hole(4096, 4904)]).unwrap();
+    let holes = Disk::builder("holes", Arc::new(table)).source(source.clone()).build().unwrap();
+    assert_eq!(copied(&holes, "holes").skipped, 8900);
+}

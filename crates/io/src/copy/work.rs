@@ -2,7 +2,7 @@
 
 use super::pieces::{PIECE, Piece, Planner, Way};
 use super::{Job, Reflink, Report};
-use crate::engine::{Moved, Mover, Transfer, Zeros, clear};
+use crate::engine::{Choice, Moved, Mover, Transfer, Zeros, clear};
 use chart::{Backing, Coded, Error, LeafPlace, Result, Wait};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,29 +11,33 @@ use std::sync::{Mutex, PoisonError};
 /// What clones must be aligned to. Larger blocks than this are refused by the file system itself.
 const CLONE_ALIGN: u64 = 4096;
 
-/// One of the threads that do the work.
-pub(super) struct Worker<'j> {
-    job: &'j Job<'j>,
+/// What work takes, whatever it is: an engine, and room.
+pub(super) struct Hands {
     mover: Box<dyn Mover>,
     /// The kernel has not refused yet to copy by itself.
     offloads: bool,
     /// Room for a decoded frame and for the stored one.
     decoded: Vec<u8>,
     stored: Vec<u8>,
+}
+
+impl Hands {
+    pub(super) fn new(engine: Choice) -> Self {
+        let mover = engine.mover(PIECE as usize);
+        Hands { mover, offloads: true, decoded: Vec::new(), stored: Vec::new() }
+    }
+}
+
+/// One of the threads that do the work.
+pub(super) struct Worker<'j> {
+    job: &'j Job<'j>,
+    hands: &'j mut Hands,
     report: Report,
 }
 
 impl<'j> Worker<'j> {
-    pub(super) fn new(job: &'j Job<'j>) -> Self {
-        let mover = job.options.engine.mover(PIECE as usize);
-        Worker {
-            job,
-            mover,
-            offloads: true,
-            decoded: Vec::new(),
-            stored: Vec::new(),
-            report: Report::default(),
-        }
+    pub(super) fn new(job: &'j Job<'j>, hands: &'j mut Hands) -> Self {
+        Worker { job, hands, report: Report::default() }
     }
 
     /// Takes pieces until there are none.
@@ -64,7 +68,8 @@ impl<'j> Worker<'j> {
                 let transfer = Transfer { from: source, offset, to, at, len, zeros: self.job.zeros() };
                 let offloaded = self.offload(&transfer)?;
                 let rest = transfer.behind(offloaded);
-                let mut moved = if rest.len > 0 { self.mover.transfer(&rest)? } else { Moved::default() };
+                let mut moved =
+                    if rest.len > 0 { self.hands.mover.transfer(&rest)? } else { Moved::default() };
                 moved.offloaded += offloaded;
                 self.count(moved);
                 Ok(())
@@ -90,7 +95,7 @@ impl<'j> Worker<'j> {
         let (Backing::File(from), Backing::File(to)) = (t.from.backing(), t.to.backing()) else {
             return Ok(0);
         };
-        if t.zeros != Zeros::Copied || !self.offloads || t.to.limits().read_only {
+        if t.zeros != Zeros::Copied || !self.hands.offloads || t.to.limits().read_only {
             return Ok(0);
         }
         chart::check_range(t.from.len(), t.offset, t.len)?;
@@ -105,7 +110,7 @@ impl<'j> Worker<'j> {
                 Err(Errno::INTR) => {}
                 // Not between these two files, or not here at all. What is really wrong, the engine will meet too.
                 Err(_) => {
-                    self.offloads = false;
+                    self.hands.offloads = false;
                     break;
                 }
             }
@@ -132,10 +137,11 @@ impl<'j> Worker<'j> {
     }
 
     fn decode(&mut self, coded: &Coded<'_>, at: u64, len: u64) -> Result<()> {
-        self.decoded.resize(coded.decoded_len()?, 0);
-        coded.decode_into(&mut self.decoded, &mut self.stored)?;
+        let Hands { decoded, stored, .. } = &mut *self.hands;
+        decoded.resize(coded.decoded_len()?, 0);
+        coded.decode_into(decoded, stored)?;
         let skip = coded.frame.skip as usize;
-        let part = self.decoded.get(skip..skip + len as usize);
+        let part = decoded.get(skip..skip + len as usize);
         let part =
             part.ok_or_else(|| Error::corrupt("a frame is shorter than its extent").at(coded.offset))?;
         self.job.sink.write_at(at, part, Wait::Allowed)?;

@@ -88,6 +88,22 @@ impl File {
         })
     }
 
+    /// Takes the descriptor of a file that was just made, to be written and to become `len` bytes long: writing its
+    /// last byte, or [`Source::set_len`], makes it so. The system is not asked about it.
+    pub fn just_made(fd: OwnedFd, path: PathBuf, len: u64) -> File {
+        File {
+            identity: Identity::unique(),
+            direct: None,
+            writable: true,
+            len: AtomicU64::new(len),
+            latched: AtomicBool::new(false),
+            path,
+            fd,
+            never: false,
+            device: false,
+        }
+    }
+
     /// What it was opened as.
     pub fn path(&self) -> &Path {
         &self.path

@@ -50,3 +50,80 @@ fn errors_name_the_target() {
         assert_eq!(e.unwrap_err().path(), Some(target.as_path()));
     }
 }
+
+/// Makes a directory with a file `a` and a directory `d` with a file `b` in it.
+fn fill(new: &Directory) {
+    let write = |path: &str, text: &str| {
+        let root = PathBuf::from(format!("/proc/self/fd/{}", new.fd().as_raw_fd()));
+        std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        std::fs::write(root.join(path), text).unwrap();
+    };
+    write("a", "new");
+    write("d/b", "new");
+}
+
+#[test]
+fn a_directory_is_there_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("new");
+    let dropped = Directory::create(&target, false).unwrap();
+    fill(&dropped);
+    // Removing it takes rights that it may not give its owner any more.
+    let inner = folder.path().join(names(folder.path()).remove(0)).join("d");
+    std::fs::set_permissions(&inner, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
+    drop(dropped);
+    assert!(names(folder.path()).is_empty());
+    let new = Directory::create(&target, false).unwrap();
+    assert!(new.is_new());
+    fill(&new);
+    new.commit(true).unwrap();
+    assert_eq!(names(folder.path()), ["new"]);
+    assert_eq!(names(&target), ["a", "d"]);
+    let e = Directory::create(&target, false).err().unwrap();
+    assert_eq!((e.kind(), e.remedy()), (chart::Kind::Conflict, Some(Remedy::Replace)));
+    // Somebody is faster.
+    let target = folder.path().join("late");
+    let late = Directory::create(&target, false).unwrap();
+    std::fs::write(&target, "precious").unwrap();
+    assert!(late.commit(false).is_err());
+    assert_eq!(names(folder.path()), ["late", "new"]);
+}
+
+#[test]
+fn a_directory_is_emptied_into_one_that_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("there");
+    std::fs::create_dir(&target).unwrap();
+    let new = Directory::create(&target, false).unwrap();
+    assert!(!new.is_new());
+    fill(&new);
+    new.commit(false).unwrap();
+    assert_eq!(names(&target), ["a", "d"]);
+    // What is there is kept, unless something new has its name. A link is not followed.
+    std::fs::write(target.join("d/kept"), "old").unwrap();
+    std::fs::write(target.join("d/b"), "old").unwrap();
+    std::fs::write(folder.path().join("outside"), "old").unwrap();
+    std::fs::remove_file(target.join("a")).unwrap();
+    std::os::unix::fs::symlink("../outside", target.join("a")).unwrap();
+    let new = Directory::create(&target, true).unwrap();
+    fill(&new);
+    new.commit(false).unwrap();
+    assert_eq!(
+        (names(&target), names(&target.join("d"))),
+        (vec!["a".into(), "d".into()], vec!["b".into(), "kept".into()])
+    );
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(
+        (read("there/a"), read("there/d/b"), read("outside")),
+        ("new".into(), "new".into(), "old".into())
+    );
+    // A directory neither replaces a file nor the other way round.
+    std::fs::remove_dir_all(target.join("d")).unwrap();
+    std::os::unix::fs::symlink("..", target.join("d")).unwrap();
+    let new = Directory::create(&target, true).unwrap();
+    fill(&new);
+    let e = new.commit(false).unwrap_err();
+    assert!(e.to_string().contains("d is a directory"), "{e}");
+    assert_eq!(names(&target), ["a", "d"]);
+    assert!(Directory::create(target.join("a"), true).is_err());
+}
