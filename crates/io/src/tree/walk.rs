@@ -61,9 +61,9 @@ pub(super) fn walk(root: OwnedFd, path: &Path, options: &Options, watch: Watch<'
         let first = tree.records.len() as u32;
         merge(&mut tree, &mut devices, batches)?;
         level = first..tree.records.len() as u32;
-        if !options.skip_unreadable {
-            refuse(&tree)?;
-        }
+    }
+    if !options.skip_unreadable {
+        refuse(&tree)?;
     }
     tree.records.shrink_to_fit();
     tree.names.shrink_to_fit();
