@@ -1,0 +1,5 @@
+//! Versions of disks, against the laws and against models.
+
+mod laws;
+mod model;
+mod thousand;
