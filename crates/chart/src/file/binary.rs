@@ -3,11 +3,19 @@
 //! ```text
 //! magic "PORTOLAN" | version u16 | zero u16 | crc32c of the body u32 | length of the body u64 | body
 //! body: len varint | logical block varint
-//!       sources varint, each: name (varint + UTF-8) | len varint | identity | modified
+//!       sources varint, each: tag u8 (from version 2 on), and then one of
+//!         0 outside: name (varint + UTF-8) | len varint | identity | modified
+//!         1 inline: bytes (varint + bytes)
+//!         2 family: root (varint + bytes) | len varint | members varint, each: member
 //!       codecs varint, each: name
 //!       extents varint, each: tag u8 | gap from the last end varint | length varint | place
 //! modified: 0 | 1 nanoseconds (varint)
 //! identity: 0 | 1 device inode generation (varints) | 2 key tag (texts)
+//! member: flags u8 | bytes of its path that are those of the last one's varint | the rest (varint + bytes)
+//!         gap from the last end varint | len varint | device varint, unless flag 1: the last one's
+//!         inode zigzag from the last one's | changed zigzag from the last one's
+//!         generation zigzag from changed, unless flag 8: 0
+//!         modified zigzag from changed; with flag 2 nothing: it is that; with flag 4 whole seconds, from the last one's
 //! place: hole and zero: nothing | raw: source varint, zigzag offset from where the last raw run ended
 //!        frame: source, codec, offset, stored, decoded, skip (varints)
 //! tag: bits 0-1 the kind (hole, zero, raw, frame), bit 2 writable
@@ -20,12 +28,17 @@
     clippy::as_conversions
 )]
 
-use super::{SourceRecord, Written};
+mod sources;
+
+use super::Written;
+use super::sources::known;
 use crate::{Chart, CodecId, Error, Extent, Frame, Identity, Place, Result, SourceId, Table, Wait};
 
 /// How every `.chart` file begins.
 pub const MAGIC: [u8; 8] = *b"PORTOLAN";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The version in which all sources were outside.
+const ALL_OUTSIDE: u16 = 1;
 const HEADER: usize = 24;
 
 /// The most extents a chart file may hold.
@@ -48,13 +61,7 @@ pub(super) fn encode(written: &Written) -> Result<Vec<u8>> {
     let mut body = Out(Vec::new());
     body.varint(Chart::len(&written.table));
     body.varint(written.logical_block.into());
-    body.varint(count(written.sources.len()));
-    for source in &written.sources {
-        body.text(&source.name)?;
-        body.varint(source.len);
-        body.identity(source.identity.as_ref())?;
-        body.maybe(source.modified);
-    }
+    body.sources(&written.sources)?;
     body.varint(count(written.codecs.len()));
     for codec in &written.codecs {
         body.text(codec)?;
@@ -159,15 +166,11 @@ impl Out {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Written> {
-    let body = checked_body(bytes)?;
+    let (version, body) = checked_body(bytes)?;
     let mut input = In { rest: body, whole: body.len() };
     let len = input.varint()?;
     let logical_block = input.number("logical block")?;
-    let mut sources = Vec::new();
-    for _ in 0..input.limited(MAX_SOURCES, "sources")? {
-        let (name, len, identity) = (input.text()?, input.varint()?, input.identity()?);
-        sources.push(SourceRecord { name, len, identity, modified: input.maybe()? });
-    }
+    let sources = input.sources(version != ALL_OUTSIDE)?;
     let mut codecs = Vec::new();
     for _ in 0..input.limited(MAX_CODECS, "codecs")? {
         codecs.push(input.text()?);
@@ -176,7 +179,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Written> {
     let mut expected = 0;
     for _ in 0..input.limited(MAX_EXTENTS, "extents")? {
         let extent = input.extent(table.end(), &mut expected)?;
-        known(&extent, sources.len(), codecs.len()).map_err(|e| e.at(input.position()))?;
+        known(&extent, &sources, codecs.len()).map_err(|e| e.at(input.position()))?;
         table.push(extent).map_err(|e| Error::corrupt("an extent is misplaced").caused_by(e))?;
     }
     if !input.rest.is_empty() {
@@ -186,20 +189,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Written> {
     Ok(Written { logical_block, sources, codecs, table })
 }
 
-/// Refuses an extent whose source or codec is not in the lists.
-pub(super) fn known(extent: &Extent, sources: usize, codecs: usize) -> Result<()> {
-    let (source, codec) = match extent.place {
-        Place::Raw { source, .. } => (source, None),
-        Place::Frame { source, codec, .. } => (source, Some(codec)),
-        Place::Hole | Place::Zero => return Ok(()),
-    };
-    if usize::from(source.0) >= sources || codec.is_some_and(|c| usize::from(c.0) >= codecs) {
-        return Err(Error::corrupt("an extent names a source or codec that is not listed"));
-    }
-    Ok(())
-}
-
-fn checked_body(bytes: &[u8]) -> Result<&[u8]> {
+/// The version, and the body.
+fn checked_body(bytes: &[u8]) -> Result<(u16, &[u8])> {
     let short = || Error::corrupt("a chart file that ends in its header");
     let (head, body) = bytes.split_at_checked(HEADER).ok_or_else(short)?;
     let field = |from: usize, to: usize| head.get(from..to).unwrap_or_default();
@@ -207,8 +198,9 @@ fn checked_body(bytes: &[u8]) -> Result<&[u8]> {
     if field(0, 8) != MAGIC {
         return Err(Error::corrupt("not a chart file"));
     }
-    if number(field(8, 10)) != u64::from(VERSION) || number(field(10, 12)) != 0 {
-        return Err(Error::unsupported(format!("a chart file of version {}", number(field(8, 10)))));
+    let version = u16::try_from(number(field(8, 10))).unwrap_or(0);
+    if !(ALL_OUTSIDE..=VERSION).contains(&version) || number(field(10, 12)) != 0 {
+        return Err(Error::unsupported(format!("a chart file of version {version}")));
     }
     if number(field(16, 24)) != count(body.len()) {
         return Err(Error::corrupt("the chart file is truncated or has bytes behind its end"));
@@ -216,7 +208,7 @@ fn checked_body(bytes: &[u8]) -> Result<&[u8]> {
     if number(field(12, 16)) != u64::from(crc32c::crc32c(body)) {
         return Err(Error::corrupt("the chart file's checksum does not match"));
     }
-    Ok(body)
+    Ok((version, body))
 }
 
 struct In<'a> {
@@ -274,10 +266,7 @@ impl<'a> In<'a> {
     }
 
     fn text(&mut self) -> Result<String> {
-        let len = usize::try_from(self.limited(MAX_NAME, "bytes in a name")?).unwrap_or(usize::MAX);
-        let cut: Option<(&'a [u8], &'a [u8])> = self.rest.split_at_checked(len);
-        let (text, rest) = cut.ok_or_else(|| self.corrupt("a name ends too soon"))?;
-        self.rest = rest;
+        let text = self.bytes(MAX_NAME, "bytes in a name")?;
         String::from_utf8(text.to_vec()).map_err(|_| self.corrupt("a name is not UTF-8"))
     }
 

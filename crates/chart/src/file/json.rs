@@ -1,11 +1,16 @@
 //! The JSON form: the same chart, to be read and edited by people.
 
-use super::binary::{MAX_EXTENTS, MAX_SOURCES, known, sound};
-use super::{SourceRecord, Written};
-use crate::{Chart, CodecId, Error, Extent, Frame, Identity, Place, Result, SourceId, Table, Wait};
-use serde::{Deserialize, Serialize};
+mod sources;
 
-const VERSION: u32 = 1;
+use super::Written;
+use super::binary::{MAX_EXTENTS, MAX_SOURCES, sound};
+use super::sources::{Sum, known};
+use crate::{Chart, CodecId, Error, Extent, Frame, Place, Result, SourceId, Table, Wait};
+use serde::{Deserialize, Serialize};
+use sources::SourceForm;
+
+/// In version 1 all sources were outside.
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,24 +27,6 @@ struct Document {
 
 fn default_block() -> u32 {
     512
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SourceForm {
-    name: String,
-    len: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    identity: Option<IdentityForm>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    modified: Option<u64>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-enum IdentityForm {
-    File { device: u64, inode: u64, generation: u64 },
-    Object { key: String, tag: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,17 +56,13 @@ pub(super) fn encode(written: &Written) -> Result<String> {
         extents.push(ExtentForm { at, len, writable, place: place_form(place) });
         at += len;
     }
-    let source = |s: &SourceRecord| SourceForm {
-        name: s.name.clone(),
-        len: s.len,
-        identity: s.identity.as_ref().and_then(identity_form),
-        modified: s.modified,
-    };
+    let mut sum = Sum::default();
+    let sources = written.sources.iter().map(|s| SourceForm::of(s, &mut sum)).collect::<Result<_>>()?;
     let document = Document {
         portolan_chart: VERSION,
         len: Chart::len(&written.table),
         logical_block: written.logical_block,
-        sources: written.sources.iter().map(source).collect(),
+        sources,
         codecs: written.codecs.clone(),
         extents,
     };
@@ -89,27 +72,24 @@ pub(super) fn encode(written: &Written) -> Result<String> {
 pub(super) fn decode(text: &str) -> Result<Written> {
     let bad = |e: serde_json::Error| Error::corrupt("not a chart in JSON").caused_by(e);
     let document: Document = serde_json::from_str(text).map_err(bad)?;
-    if document.portolan_chart != VERSION {
+    if !(1..=VERSION).contains(&document.portolan_chart) {
         return Err(Error::unsupported(format!("a chart of version {}", document.portolan_chart)));
     }
     if document.extents.len() as u64 > MAX_EXTENTS || document.sources.len() as u64 > MAX_SOURCES {
         return Err(Error::unsupported("a chart with too many extents or sources"));
     }
+    let mut sum = Sum::default();
+    let sources: Vec<_> =
+        document.sources.into_iter().map(|form| form.record(&mut sum)).collect::<Result<_>>()?;
     let mut table = Table::builder();
     for form in document.extents {
         let extent = Extent { at: form.at, len: form.len, place: place(form.place), writable: form.writable };
-        sound(&extent).and_then(|()| known(&extent, document.sources.len(), document.codecs.len()))?;
+        sound(&extent).and_then(|()| known(&extent, &sources, document.codecs.len()))?;
         table.push(extent)?;
     }
-    let source = |s: SourceForm| SourceRecord {
-        name: s.name,
-        len: s.len,
-        identity: s.identity.map(identity),
-        modified: s.modified,
-    };
     Ok(Written {
         logical_block: document.logical_block,
-        sources: document.sources.into_iter().map(source).collect(),
+        sources,
         codecs: document.codecs,
         table: table.finish(document.len)?,
     })
@@ -135,23 +115,5 @@ fn place(form: PlaceForm) -> Place {
             let (source, codec) = (SourceId(source), CodecId(codec));
             Frame { offset, stored_len, decoded_len, skip, source, codec }.into()
         }
-    }
-}
-
-fn identity_form(identity: &Identity) -> Option<IdentityForm> {
-    match identity.clone() {
-        Identity::File { device, inode, generation } => {
-            Some(IdentityForm::File { device, inode, generation })
-        }
-        Identity::Object { key, tag } => Some(IdentityForm::Object { key, tag }),
-        // What is unique to one process means nothing in a file.
-        Identity::Unique(_) => None,
-    }
-}
-
-fn identity(form: IdentityForm) -> Identity {
-    match form {
-        IdentityForm::File { device, inode, generation } => Identity::File { device, inode, generation },
-        IdentityForm::Object { key, tag } => Identity::Object { key, tag },
     }
 }

@@ -1,16 +1,20 @@
 //! A chart written down: binary and checksummed for keeping (`.chart`), JSON for reading and editing.
 //!
 //! A written chart names its sources and, where it knows it, their identity, so that whoever opens it can tell a
-//! source that changed since from the one that was charted.
+//! source that changed since from the one that was charted. What lies nowhere else, since it was computed, it holds
+//! itself.
 
 mod binary;
 mod json;
+mod path;
+mod sources;
 #[cfg(test)]
 mod tests;
 
 pub use binary::{MAGIC, MAX_EXTENTS, MAX_NAME, MAX_SOURCES};
+pub use sources::{FamilyRecord, MAX_INLINE, MAX_MEMBERS, MAX_PATH, MAX_PATHS, Outside, SourceRecord};
 
-use crate::{Identity, Result, Table};
+use crate::{Result, Table};
 
 /// A chart and what it needs to become a disk again.
 #[derive(Clone, Debug)]
@@ -23,19 +27,6 @@ pub struct Written {
     pub codecs: Vec<String>,
     /// Where everything lives.
     pub table: Table,
-}
-
-/// A source as a written chart knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceRecord {
-    /// What to open: a path (relative to the chart's own directory, unless it is absolute) or an address.
-    pub name: String,
-    /// How long it was.
-    pub len: u64,
-    /// What it was, where that can be told from another.
-    pub identity: Option<Identity>,
-    /// When its content had changed last, where the system says so: nanoseconds since 1970.
-    pub modified: Option<u64>,
 }
 
 impl Written {

@@ -13,6 +13,7 @@ use io::file::{File, Options};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -93,19 +94,37 @@ impl Pass {
             let refusal = Error::denied("an image may name no server unless anything is allowed");
             return Err(refusal.with_remedy(Remedy::AllowAnything).during(what()));
         };
-        let path = resolve(by, path).map_err(|e| e.during(what()))?;
-        let real = path.canonicalize().in_path(&path).map_err(|e| e.during(what()))?;
+        let (path, beneath) = self.find(by, path).map_err(|e| e.during(what()))?;
+        Ok(Admitted { spec: Spec { location: Location::File(path), ..spec }, beneath })
+    }
+
+    /// Whether the image at `by` may name files beneath a directory, and that directory, open for resolving their
+    /// names, with what to call it. The name is a path and nothing else.
+    pub fn admit_directory(&self, by: &Location, name: &Path) -> Result<(OwnedFd, PathBuf)> {
+        let what = || format!("{by} names {} as its directory", name.display());
+        let (path, beneath) = self.find(by, name).map_err(|e| e.during(what()))?;
+        let fd = match beneath {
+            None => io::tree::open_root(&path),
+            Some((root, relative)) => {
+                open_fd_beneath(&root, &relative, &path, OFlags::PATH | OFlags::DIRECTORY)
+            }
+        };
+        Ok((fd.map_err(|e| e.during(what()))?, path))
+    }
+
+    /// The file that the image at `by` means by a path, and the root that allows it and the way from there.
+    fn find(&self, by: &Location, path: &Path) -> Result<(PathBuf, Option<(PathBuf, PathBuf)>)> {
+        let path = resolve(by, path)?;
+        let real = path.canonicalize().in_path(&path)?;
         let beneath = self.root_of(&real);
         if beneath.is_none() && !self.any {
             let roots: Vec<_> = self.roots.iter().map(|r| r.display().to_string()).collect();
             let roots = if roots.is_empty() { "any allowed directory".into() } else { roots.join(", ") };
             let refusal =
                 format!("it lies outside {roots}; it is not opened unless its directory is allowed");
-            let refusal = Error::denied(refusal).in_path(real).with_remedy(Remedy::AllowThere);
-            return Err(refusal.during(what()));
+            return Err(Error::denied(refusal).in_path(real).with_remedy(Remedy::AllowThere));
         }
-        let beneath = beneath.filter(|_| !self.any);
-        Ok(Admitted { spec: Spec { location: Location::File(path), ..spec }, beneath })
+        Ok((path, beneath.filter(|_| !self.any)))
     }
 
     fn root_of(&self, real: &Path) -> Option<(PathBuf, PathBuf)> {
@@ -127,13 +146,20 @@ impl Admitted {
 }
 
 fn open_beneath(root: &Path, relative: &Path, path: &Path, options: Options) -> Result<File> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(root, flags, Mode::empty()).map_err(std::io::Error::from).in_path(root)?;
-    let mut flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     flags |= if options.writable { OFlags::RDWR } else { OFlags::RDONLY };
     if options.direct {
         flags |= OFlags::DIRECT;
     }
+    File::from_fd(open_fd_beneath(root, relative, path, flags)?, path.to_path_buf(), options)
+}
+
+/// Opens what was found at `relative` beneath `root`, if it is still there; `path` is what to call it.
+fn open_fd_beneath(root: &Path, relative: &Path, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let dir = io::tree::open_root(root)?;
+    // A root may be named itself, if it is a directory that is wanted.
+    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    let flags = flags | OFlags::CLOEXEC;
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let fd = match rustix::fs::openat2(&dir, relative, flags, Mode::empty(), how) {
         // Linux before 5.6. The name was resolved a moment ago; at least its end may not have become a link.
@@ -146,7 +172,7 @@ fn open_beneath(root: &Path, relative: &Path, path: &Path, options: Options) -> 
         }
         other => other,
     };
-    File::from_fd(fd.map_err(std::io::Error::from).in_path(path)?, path.to_path_buf(), options)
+    fd.map_err(std::io::Error::from).in_path(path)
 }
 
 /// What an image means by a name. Only `json:`, `file:` and addresses are more than a path: our own suffixes are

@@ -3,9 +3,11 @@
 use super::build::Request;
 use super::{Container, Named, Opening};
 use crate::Spec;
-use chart::file::{SourceRecord, Written};
+use chart::file::{FamilyRecord, Outside, SourceRecord, Written};
 use chart::{Backing, Codec, Disk, Error, Geometry, Remedy, Result, Source, Wait};
 use io::codec::{Deflate, Zstd};
+use io::generated::{Generated, Kept};
+use io::tree::Files;
 use std::sync::Arc;
 
 /// A chart file may have so many bytes.
@@ -13,7 +15,8 @@ const MAX_BYTES: u64 = 1 << 30;
 
 impl Opening<'_> {
     /// The disk that the chart in `source` describes. Its sources are opened through the Gate, and must be what
-    /// they were when they were charted.
+    /// they were when they were charted: one by one when the disk is opened, those of a directory when they are
+    /// read.
     pub(super) fn chart(
         &mut self,
         spec: &Spec,
@@ -30,8 +33,15 @@ impl Opening<'_> {
         let written = read(source.as_ref())?;
         let geometry = Geometry { logical_block: written.logical_block, ..Geometry::default() };
         let mut builder = Disk::builder(spec.to_string(), Arc::new(written.table)).geometry(geometry);
-        for record in &written.sources {
-            builder = builder.source(self.charted(spec, record)?);
+        for record in written.sources {
+            builder = builder.source(match record {
+                SourceRecord::Outside(outside) => self.charted(spec, &outside)?,
+                SourceRecord::Inline(bytes) => {
+                    let len = bytes.len() as u64;
+                    Arc::new(Generated::new(source.name(), len, Kept(bytes)))
+                }
+                SourceRecord::Family(family) => self.family(spec, &family)?,
+            });
         }
         for name in &written.codecs {
             builder = builder.codec(codec(name)?);
@@ -40,13 +50,23 @@ impl Opening<'_> {
     }
 
     /// A source of the chart at `by`, if it still is what it was.
-    fn charted(&mut self, by: &Spec, record: &SourceRecord) -> Result<Arc<dyn Source>> {
+    fn charted(&mut self, by: &Spec, record: &Outside) -> Result<Arc<dyn Source>> {
         let admitted = self.pass.admit(&by.location, &record.name, "source")?;
         let spec = Spec { format: Some("raw".into()), ..admitted.spec.clone() };
         let container = Container::of(&spec.location, Some(&admitted), self.options.file(false))?;
         unchanged(record, container.source.as_ref())?;
         let image = self.image(spec, &container, false, Named::ByImage)?;
         Ok(Arc::<Disk>::clone(&image.disk))
+    }
+
+    /// Many files of the chart at `by`, none of which is opened before it is read.
+    fn family(&self, by: &Spec, record: &FamilyRecord) -> Result<Arc<dyn Source>> {
+        let (root, path) = self.pass.admit_directory(&by.location, &record.root)?;
+        let mut files = Files::beneath(root, path);
+        for member in &record.members {
+            files.member(member)?;
+        }
+        Ok(files.build(record.len)?)
     }
 }
 
@@ -62,7 +82,7 @@ fn read(source: &dyn Source) -> Result<Written> {
 }
 
 /// Refuses a source that is another one now, or has changed since.
-fn unchanged(record: &SourceRecord, source: &dyn Source) -> Result<()> {
+fn unchanged(record: &Outside, source: &dyn Source) -> Result<()> {
     let modified = match source.backing() {
         Backing::File(fd) => io::file::modified(fd),
         _ => None,
