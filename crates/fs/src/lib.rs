@@ -13,6 +13,7 @@
     clippy::as_conversions
 )]
 
+pub mod ext4;
 mod filesystem;
 pub mod partition;
 pub mod path;

@@ -1,3 +1,4 @@
 //! What is inside disks, against the real tools.
 
+mod ext4;
 mod partition;

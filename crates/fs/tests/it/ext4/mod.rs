@@ -1,0 +1,8 @@
+//! ext4 against the kernel, `mkfs.ext4` and `e2fsck`.
+
+mod image;
+mod options;
+mod populate;
+mod tree;
+
+pub(crate) use image::{Image, Mounted};

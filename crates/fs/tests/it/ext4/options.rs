@@ -1,0 +1,134 @@
+//! File systems of many kinds, populated by `mkfs.ext4 -d` and through the kernel, read and held against both.
+
+use super::populate::{Can, populate};
+use super::tree::{But, compare};
+use super::{Image, Mounted};
+use fs::FileSystem as _;
+use testkit::peer;
+
+/// What a file system is made with, what it is then, and whether the kernel here may not know it.
+struct Case {
+    options: &'static [&'static str],
+    block_size: usize,
+    kind: &'static str,
+    extents: bool,
+    extra_times: bool,
+}
+
+const fn case(kind: &'static str, block_size: usize, options: &'static [&'static str]) -> Case {
+    Case { options, block_size, kind, extents: true, extra_times: true }
+}
+
+impl Case {
+    const fn old(self) -> Case {
+        Case { extents: false, ..self }
+    }
+
+    const fn short_times(self) -> Case {
+        Case { extra_times: false, ..self }
+    }
+
+    fn can(&self) -> Can {
+        let Case { block_size, extents, extra_times, .. } = *self;
+        Can { block_size, extents, extra_times, names: 4000 }
+    }
+}
+
+const LEN: u64 = 256 << 20;
+
+fn mounted(case: &Case) {
+    if !peer::require(&["mkfs.ext4", "mount", "umount", "cp", "root"]) {
+        return;
+    }
+    let size = case.block_size.to_string();
+    let options: Vec<&str> = ["-b", &size].into_iter().chain(case.options.iter().copied()).collect();
+    let image = Image::made(&options, LEN);
+    let fill: Mounted = image.mount("rw");
+    populate(fill.path(), case.can());
+    drop(fill);
+    let mount = image.mount("ro,noatime");
+    let system = image.open();
+    assert_eq!(system.kind(), case.kind);
+    let count = compare(mount.path(), &system, But::default());
+    assert!(count > 3000, "{count}");
+}
+
+#[test]
+fn ext4_as_it_is_made_today() {
+    mounted(&case("ext4", 4096, &[]));
+}
+
+#[test]
+fn ext4_of_2k_blocks() {
+    mounted(&case("ext4", 2048, &["-I", "512"]));
+}
+
+#[test]
+fn ext4_of_1k_blocks_whose_extent_trees_are_deep() {
+    mounted(&case("ext4", 1024, &[]));
+}
+
+#[test]
+fn ext4_with_everything_inline() {
+    mounted(&case("ext4", 4096, &["-O", "inline_data,ea_inode,large_dir,metadata_csum_seed"]));
+}
+
+#[test]
+fn ext4_with_inline_data_in_large_inodes() {
+    mounted(&case("ext4", 1024, &["-O", "inline_data", "-I", "1024"]));
+}
+
+#[test]
+fn ext4_without_checksums() {
+    mounted(&case("ext4", 4096, &["-O", "^metadata_csum,uninit_bg"]));
+}
+
+#[test]
+fn ext4_with_32_bits_and_descriptors_spread() {
+    mounted(&case("ext4", 1024, &["-O", "^64bit,meta_bg,^resize_inode,^flex_bg", "-g", "1024"]));
+}
+
+#[test]
+fn ext4_with_64_bits_and_descriptors_spread() {
+    mounted(&case("ext4", 1024, &["-O", "64bit,meta_bg,^resize_inode,sparse_super2", "-g", "512"]));
+}
+
+#[test]
+fn ext4_with_large_clusters() {
+    mounted(&case("ext4", 4096, &["-O", "bigalloc", "-N", "8192", "-C", "65536"]));
+}
+
+#[test]
+fn ext4_with_large_clusters_of_small_blocks() {
+    mounted(&case("ext4", 1024, &["-O", "bigalloc", "-C", "16384"]));
+}
+
+#[test]
+fn ext4_without_types_in_directories() {
+    mounted(&case("ext4", 4096, &["-O", "^filetype,^dir_index,^has_journal,^metadata_csum"]));
+}
+
+#[test]
+fn ext4_with_short_inodes() {
+    mounted(&case("ext4", 4096, &["-I", "128", "-O", "^metadata_csum"]).short_times());
+}
+
+#[test]
+fn ext3() {
+    mounted(&case("ext3", 4096, &["-t", "ext3"]).old());
+}
+
+#[test]
+fn ext3_of_1k_blocks() {
+    mounted(&case("ext3", 1024, &["-t", "ext3"]).old());
+}
+
+#[test]
+fn ext2() {
+    mounted(&case("ext2", 4096, &["-t", "ext2"]).old());
+}
+
+#[test]
+fn ext2_of_the_first_revision() {
+    mounted(&case("ext2", 1024, &["-t", "ext2", "-r", "0"]).old().short_times());
+}
