@@ -21,7 +21,13 @@
     )
 )]
 
+pub mod check;
+mod emitted;
 mod field;
+mod grain;
+pub mod preallocation;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
+mod survey;
+pub mod vdi;

@@ -27,6 +27,7 @@ mod tests;
 mod track;
 mod writer;
 
+pub use crate::check::Repair;
 pub use bitmap::{Bitmap, DirtyMap};
 pub use cluster::Clusters;
 pub use entry::{L2Entry, Meaning, Subcluster};
@@ -35,7 +36,7 @@ pub use info::Info;
 pub use l1::{L1, L1Entry};
 pub use snapshot::Snapshot;
 pub use track::MAX_TRACKED_BYTES;
-pub use writer::{Rebased, Repair};
+pub use writer::Rebased;
 
 use ::chart::{Result, Source, SourceId};
 use cache::SliceCache;

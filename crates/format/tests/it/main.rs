@@ -12,3 +12,6 @@ mod qcow2_rebase;
 mod qcow2_repair;
 mod qcow2_write;
 mod request_loop;
+mod vdi;
+mod vdi_emit;
+mod vdi_laws;

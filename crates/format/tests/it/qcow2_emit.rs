@@ -10,14 +10,14 @@ use std::path::Path;
 use std::sync::Arc;
 use testkit::peer;
 
-fn made(path: &Path, len: u64) -> File {
+pub(super) fn made(path: &Path, len: u64) -> File {
     let file = File::open(path, Open { create_new: true, ..Open::default() }).unwrap();
     file.set_len(len).unwrap();
     file
 }
 
 /// A disk with holes, data, and data that is not aligned to anything.
-fn sparse_disk(dir: &Path, len: u64, seed: u64) -> Arc<Disk> {
+pub(super) fn sparse_disk(dir: &Path, len: u64, seed: u64) -> Arc<Disk> {
     let path = dir.join(format!("source-{seed}.raw"));
     let file = made(&path, len);
     let mut rng = testkit::Rng::new(seed);

@@ -602,9 +602,15 @@ fn what_takes_the_room_of_a_discard_is_not_seen_in_its_place() {
 /// Makes images whose file loses every flush but each third: an order of writes that is no order.
 struct Unordered(Shape);
 
-struct LosesFlushes {
+pub(super) struct LosesFlushes {
     inner: Arc<dyn Source>,
     flushes: AtomicU64,
+}
+
+impl LosesFlushes {
+    pub(super) fn new(inner: Arc<dyn Source>) -> LosesFlushes {
+        LosesFlushes { inner, flushes: AtomicU64::new(0) }
+    }
 }
 
 impl Source for LosesFlushes {
@@ -643,7 +649,7 @@ impl Source for LosesFlushes {
 
 impl Maker for Unordered {
     fn create(&self, source: Arc<dyn Source>) -> Result<Subject> {
-        self.0.create(Arc::new(LosesFlushes { inner: source, flushes: AtomicU64::new(0) }))
+        self.0.create(Arc::new(LosesFlushes::new(source)))
     }
 
     fn open(&self, source: Arc<dyn Source>) -> Result<Subject> {

@@ -5,7 +5,6 @@
 //! for every cluster of the disk and a count for every L2 table.
 
 mod pack;
-mod survey;
 mod tables;
 
 pub use pack::{Options as PackOptions, Packed, pack};
@@ -13,11 +12,11 @@ pub use pack::{Options as PackOptions, Packed, pack};
 use super::Clusters;
 use super::create::{New, Preallocation};
 use super::layout::OFLAG_COPIED;
-use chart::{Chart, Disk, Error, Extent, Geometry, Result, SourceId, Wait};
-use io::generated::Generated;
+use crate::emitted;
+use crate::survey::Survey;
+use chart::{Disk, Error, Result};
 use io::watch::Watch;
 use std::sync::Arc;
-use survey::Survey;
 use tables::{Layout, Tables};
 
 /// The bytes of the qcow2 file that holds what `disk` holds, as a disk. Nothing of it is stored; `disk` must not
@@ -30,16 +29,11 @@ pub fn emit(disk: Arc<Disk>, new: &New) -> Result<Arc<Disk>> {
 /// it looks where the disk holds anything.
 pub fn emit_apart(disk: Arc<Disk>, new: &New, watch: Watch<'_>) -> Result<(Arc<Disk>, u64)> {
     let clusters = plain(&disk, new)?;
-    let survey = Arc::new(Survey::of(&disk, clusters, watch)?);
+    let survey = Arc::new(Survey::of(&disk, clusters.grain(), watch)?);
     let layout = Layout::new(new, clusters, &survey, survey.count())?;
-    let meta_len = layout.data_start();
-    let tables = Tables::new(layout, Arc::clone(&survey), Placed { start: meta_len, clusters });
-    let meta = Generated::new("qcow2 tables", meta_len, tables);
-    let chart = Emitted { meta_len, size: disk.len(), clusters, survey };
-    let name = format!("{} as qcow2", disk.name());
-    let geometry = Geometry { preferred: 1 << 20, ..Geometry::default() };
-    let file = Disk::builder(name, Arc::new(chart)).source(Arc::new(meta)).source(disk);
-    Ok((file.geometry(geometry).build()?, meta_len))
+    let len = layout.data_start();
+    let tables = Tables::new(layout, Arc::clone(&survey), Placed { start: len, clusters });
+    Ok((emitted::file(disk, "qcow2", tables, len, survey)?, len))
 }
 
 /// Refuses what a file that is emitted cannot be: it stands alone, and holds just what the disk does.
@@ -75,44 +69,5 @@ impl Entries for Placed {
 
     fn refcount(&self, _: u64) -> u64 {
         1
-    }
-}
-
-const META: SourceId = SourceId(0);
-const DATA: SourceId = SourceId(1);
-
-/// Where the bytes of the emitted file live.
-struct Emitted {
-    meta_len: u64,
-    /// The length of the disk that is emitted.
-    size: u64,
-    clusters: Clusters,
-    survey: Arc<Survey>,
-}
-
-impl Chart for Emitted {
-    fn len(&self) -> u64 {
-        self.meta_len.saturating_add(self.survey.count().saturating_mul(self.clusters.size()))
-    }
-
-    fn extent_at(&self, at: u64, want: u64, _: Wait) -> Result<Extent> {
-        let end = Chart::len(self);
-        if at >= end {
-            return Err(Error::out_of_range(format!("byte {at} of an image file of {end}")));
-        }
-        let want = want.max(1).min(end.saturating_sub(at));
-        let Some(data) = at.checked_sub(self.meta_len) else {
-            return Ok(Extent::raw(at, want.min(self.meta_len.saturating_sub(at)), META, at));
-        };
-        let within = self.clusters.within(data);
-        let clusters = self.clusters.count(within.saturating_add(want));
-        let (guest, run) = self.survey.select(self.clusters.index(data), clusters)?;
-        let start = guest.saturating_mul(self.clusters.size()).saturating_add(within);
-        let len = run.saturating_mul(self.clusters.size()).saturating_sub(within).min(want);
-        // The disk may end inside its last cluster.
-        match self.size.saturating_sub(start) {
-            0 => Ok(Extent::zero(at, len)),
-            rest => Ok(Extent::raw(at, len.min(rest), DATA, start)),
-        }
     }
 }

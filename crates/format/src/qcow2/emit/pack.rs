@@ -1,7 +1,6 @@
 //! Packing: the same file with its clusters compressed. Their sizes are known only when they are, so here the
 //! data is written, one batch after the other, and the tables at the end.
 
-use super::survey::Survey;
 use super::tables::{Layout, Tables};
 use super::{Entries, plain};
 use crate::field::{to_index, to_u64};
@@ -9,6 +8,7 @@ use crate::qcow2::create::New;
 use crate::qcow2::layout::{COMPRESSED_SECTOR, OFLAG_COMPRESSED, OFLAG_COPIED};
 use crate::qcow2::refcount::Width;
 use crate::qcow2::{Clusters, Compression};
+use crate::survey::Survey;
 use chart::{Coded, Disk, Error, LeafPlace, Purpose, Result, Source, Wait};
 use io::codec::Encoder;
 use io::copy::Progress;
@@ -63,7 +63,7 @@ pub fn pack(disk: &Disk, sink: &dyn Source, new: &New, options: &Options<'_>) ->
     let clusters = plain(disk, new)?;
     // Soon done beside the packing: that is what progress is told of.
     let watch = Watch { progress: None, cancel: options.cancel };
-    let survey = Arc::new(Survey::of(disk, clusters, watch)?);
+    let survey = Arc::new(Survey::of(disk, clusters.grain(), watch)?);
     let layout = Layout::new(new, clusters, &survey, survey.count())?;
     let data_start = layout.data_start();
     let job = Job {

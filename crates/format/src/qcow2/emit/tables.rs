@@ -1,12 +1,12 @@
 //! The tables of an emitted file: where they are, and their bytes when asked.
 
 use super::Entries;
-use super::survey::Survey;
 use crate::field::{to_index, to_u64};
 use crate::qcow2::Clusters;
 use crate::qcow2::create::New;
 use crate::qcow2::layout::{OFLAG_COMPRESSED, OFLAG_COPIED};
 use crate::qcow2::places::Places;
+use crate::survey::Survey;
 use chart::{Result, Wait};
 use io::generated::Rule;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn needed_tables(survey: &Survey, clusters: Clusters, l1_size: u64) -> Vec<u32> 
     let span = clusters.l2_entries();
     let used = |table: &u64| {
         let first = table.saturating_mul(span);
-        survey.rank_of(first.saturating_add(span).min(survey.clusters())) > survey.rank_of(first)
+        survey.rank_of(first.saturating_add(span).min(survey.grains())) > survey.rank_of(first)
     };
     (0..l1_size).filter(used).filter_map(|table| u32::try_from(table).ok()).collect()
 }
@@ -79,7 +79,7 @@ impl<E: Entries> Tables<E> {
         let table = self.layout.tables.get(to_index(i)).copied().unwrap_or(0);
         let within = entry.checked_rem(entries).unwrap_or(0);
         let cluster = u64::from(table).saturating_mul(entries).saturating_add(within);
-        if cluster >= self.survey.clusters() || !self.survey.holds(cluster) {
+        if cluster >= self.survey.grains() || !self.survey.holds(cluster) {
             return 0;
         }
         let value = self.entries.word(self.survey.rank_of(cluster));

@@ -21,7 +21,6 @@ mod settle;
 mod snapshots;
 
 pub use rebase::Rebased;
-pub use repair::Repair;
 
 use super::alloc::Allocator;
 use super::guard::Guard;

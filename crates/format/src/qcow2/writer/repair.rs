@@ -1,18 +1,9 @@
 //! Repairing: refcounts and flags made anew from what really refers to what.
 
+use crate::check::{Repair, Report};
 use crate::qcow2::Image;
-use crate::qcow2::check::Report;
 use crate::qcow2::layout::incompatible;
 use chart::{Error, Kind, Result};
-
-/// What is repaired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repair {
-    /// Space that nothing refers to is given back. An image with more wrong than that is left as it is.
-    Leaks,
-    /// Refcounts and flags too.
-    All,
-}
 
 impl Image {
     /// Repairs the image if it was left dirty, as QEMU does before it writes to one. One that is marked corrupt is

@@ -1,0 +1,56 @@
+//! Repairing: each block of the disk in a block of the file that is its own, and a header that counts them.
+
+use super::Image;
+use super::alloc::Bits;
+use crate::check::{Repair, Report};
+use chart::{Error, Result};
+use std::sync::PoisonError;
+
+impl Image {
+    /// Gives lost space back, and a block of the file of its own, with what is in it now, to each block of the disk
+    /// that shares one or names one beyond those there can be. What the file does not hold cannot be mended: then
+    /// nothing is changed. Returns what was wrong before.
+    pub fn repair(&self, what: Repair) -> Result<Report> {
+        let _one = self.mutator()?.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        // What the writer has not written yet would look like damage.
+        self.flush_one()?;
+        let found = self.check()?;
+        if found.is_clean() {
+            return Ok(found);
+        }
+        self.repair_found(what, &found).map_err(|e| e.in_path(self.file.name()))?;
+        Ok(found)
+    }
+
+    fn repair_found(&self, what: Repair, found: &Report) -> Result<()> {
+        if what == Repair::Leaks && found.corruptions > 0 {
+            let say = format!(
+                "{} things are wrong that are more than leaks; leaks alone cannot be repaired then",
+                found.corruptions
+            );
+            return Err(Error::corrupt(say));
+        }
+        let blocks = self.blocks();
+        let mut w = self.writer()?;
+        let (mut seen, mut astray) = (Bits::default(), Vec::new());
+        for (block, slot) in self.map.stored(blocks) {
+            if self.offset_of(slot) >= self.file.len() {
+                let say = format!(
+                    "block {block} of the disk lies past the end of the file, which seems to be cut off; this cannot \
+                     be mended here, and was left as it is"
+                );
+                return Err(Error::corrupt(say).at(self.entry_offset(&w.header, block)));
+            }
+            if u64::from(slot) >= blocks || !seen.set(slot.into()) {
+                astray.push((block, slot));
+            }
+        }
+        self.start(&mut w)?;
+        {
+            let _kept = self.keep_in_place_writers_out()?;
+            self.move_blocks(&mut w, &astray, blocks)?;
+        }
+        w.damaged = false;
+        self.rest(&mut w)
+    }
+}
