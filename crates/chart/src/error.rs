@@ -83,6 +83,10 @@ pub enum Remedy {
     BreakLoop,
     /// Write the chart down anew.
     ChartAgain,
+    /// Say which partition is meant.
+    ChoosePartition,
+    /// List the directory, or take it out.
+    ListOrExtract,
 }
 
 /// An error: eight bytes, and for `WouldBlock`, the hot one, no allocation.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Reads a SPEC.
 pub(crate) fn spec() -> impl TypedValueParser<Value = Spec> {
@@ -31,6 +32,21 @@ pub(crate) fn new_file() -> impl TypedValueParser<Value = PathBuf> {
 /// Reads the name of a format.
 pub(crate) fn format(name: &str) -> Result<Format, chart::Error> {
     Format::named(name)
+}
+
+/// Reads how long something is: `500ms`, `90s`, `5m`, `1h`, or seconds.
+pub(crate) fn period(text: &str) -> Result<Duration, chart::Error> {
+    let wrong = || chart::Error::invalid(format!("{text:?} is no time: 500ms, 90s, 5m and 1h are"));
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..) {
+        Some("ms") => 1,
+        Some("" | "s") => 1000,
+        Some("m") => 60_000,
+        Some("h") => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    let millis = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).filter(|&ms| ms > 0);
+    millis.map(Duration::from_millis).ok_or_else(wrong)
 }
 
 /// Reads `key=value,key=value`. A comma that belongs to a value is written twice.

@@ -39,6 +39,12 @@ fn remedied(remedy: Remedy) -> &'static str {
         Remedy::NameRaw => "If its bytes are the disk as they are, add -f raw.",
         Remedy::AllowShrinking => "If that is meant, add --shrink.",
         Remedy::BreakLoop => "`portolan rebase -u -b NAME -F FORMAT` puts one of them over another file.",
+        Remedy::ChoosePartition => {
+            "`portolan ls IMAGE` lists the partitions; IMAGE#1 is the first, IMAGE#1:/ its root."
+        }
+        Remedy::ListOrExtract => {
+            "`portolan ls SPEC` lists it, `portolan extract SPEC -o DIR` takes all of it out."
+        }
         Remedy::ChartAgain => {
             "`portolan chart -o FILE SPEC` writes a chart anew. If it is none but a raw disk, add -f raw."
         }

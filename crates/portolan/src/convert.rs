@@ -1,5 +1,6 @@
 //! Converting: the same disk in another format, with as few bytes moved as the file system allows.
 
+use crate::emission::{self, Emission};
 use crate::watch::Watch;
 use crate::{Format, Image, Opened, create};
 use chart::{Disk, Error, Remedy, Result, Source};
@@ -89,8 +90,7 @@ pub fn convert(opened: &Opened, target: &Path, format: Format, options: &Options
 /// Refuses a target that the disk itself stands on.
 pub(crate) fn refuse_own(image: &Image, target: &Path) -> Result<()> {
     let Ok(there) = File::open(target, FileOptions::default()) else { return Ok(()) };
-    let files = image.chain().flat_map(|layer| std::iter::once(layer).chain(layer.data_file.as_deref()));
-    for file in files {
+    for file in image.stands_on() {
         if file.container.identity() == there.identity() {
             let what = format!("{} is made of this file: it cannot be its own target", image.spec.location);
             return Err(Error::conflict(what).in_path(target));
@@ -100,46 +100,25 @@ pub(crate) fn refuse_own(image: &Image, target: &Path) -> Result<()> {
 }
 
 fn fill(disk: &Arc<Disk>, sink: &File, format: Format, options: &Options<'_>) -> Result<Report> {
-    match format {
-        Format::Chart => Err(Format::only_charted()),
-        Format::Raw => {
-            if options.compress {
-                return Err(Error::unsupported("raw disks cannot be compressed"));
-            }
-            create::finish(Format::Raw, &options.options)?;
-            move_all(disk, sink, options, true)
-        }
-        Format::Qcow2 => {
-            let new = create::qcow2_options(disk.len(), options.options.clone())?;
-            if options.compress {
-                return pack(disk, sink, &new, options);
-            }
-            emitted(disk, sink, &new, options)
-        }
+    match (format, options.compress) {
+        (Format::Qcow2, true) => pack(disk, sink, options),
+        (_, true) => Err(Error::unsupported(format!("{format} disks cannot be compressed"))),
+        (_, false) => emitted(disk, sink, format, options),
     }
 }
 
-/// Moves all of `disk` into `sink`.
-fn move_all(disk: &Disk, sink: &File, options: &Options<'_>, empty: bool) -> Result<Report> {
-    let done = io::copy::copy(disk, sink, &how(options, empty))?;
-    Ok(Report { skipped: done.skipped, ..moved(disk, sink, done) })
-}
-
-/// Moves what a qcow2 file of `disk` would be into `sink`: its tables, then its data, counted apart.
-fn emitted(
-    disk: &Arc<Disk>,
-    sink: &File,
-    new: &format::qcow2::create::New,
-    options: &Options<'_>,
-) -> Result<Report> {
+/// Moves what a file of `disk` in `format` would be into `sink`: its tables, then its data, counted apart.
+fn emitted(disk: &Arc<Disk>, sink: &File, format: Format, options: &Options<'_>) -> Result<Report> {
     // Soon done beside the copying: that is what progress is told of.
     let watch = Watch { progress: None, ..options.watch };
-    let (file, tables) = emit::emit_apart(Arc::clone(disk), new, watch)?;
+    let Emission { file, tables } = emission::emit(format, Arc::clone(disk), options.options.clone(), watch)?;
     let how = how(options, true);
-    io::copy::copy(&file, sink, &io::copy::Options { to: Some(tables), progress: None, ..how })?;
+    if tables > 0 {
+        io::copy::copy(&file, sink, &io::copy::Options { to: Some(tables), progress: None, ..how })?;
+    }
     let done = io::copy::copy(&file, sink, &io::copy::Options { from: tables, ..how })?;
     let stored = done.cloned + done.offloaded + done.copied + done.zeroed;
-    // What is not stored is no part of the file; and the last cluster may be longer than the disk.
+    // What is not stored is no part of the file; and the last grain may be longer than the disk.
     let skipped = disk.len().saturating_sub(stored);
     Ok(Report { skipped, tables, ..moved(disk, sink, done) })
 }
@@ -169,14 +148,15 @@ fn moved(disk: &Disk, sink: &File, done: io::copy::Report) -> Report {
     }
 }
 
-fn pack(disk: &Disk, sink: &File, new: &format::qcow2::create::New, options: &Options<'_>) -> Result<Report> {
+fn pack(disk: &Disk, sink: &File, options: &Options<'_>) -> Result<Report> {
+    let new = create::qcow2_options(disk.len(), options.options.clone())?;
     let how = emit::PackOptions {
         level: options.level,
         threads: options.threads,
         progress: options.watch.progress,
         cancel: options.watch.cancel,
     };
-    let done = emit::pack(disk, sink, new, &how)?;
+    let done = emit::pack(disk, sink, &new, &how)?;
     Ok(Report {
         virtual_size: disk.len(),
         file_size: sink.len(),
@@ -208,7 +188,8 @@ fn onto_device(disk: &Arc<Disk>, device: &File, format: Format, options: &Option
     if format != Format::Raw {
         return Err(Error::unsupported(format!("a device can be filled as raw, not as {format}")));
     }
-    let report = move_all(disk, device, options, false)?;
+    let done = io::copy::copy(disk, device, &how(options, false))?;
+    let report = Report { skipped: done.skipped, ..moved(disk, device, done) };
     if !options.no_flush {
         device.flush()?;
     }

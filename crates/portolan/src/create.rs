@@ -3,8 +3,10 @@
 use crate::watch::{Watch, Watched};
 use crate::{Format, Gate, Location, Options, Spec, open, size};
 use chart::{Error, Result, Source};
-use format::qcow2::create::{Backing, New, Preallocation};
+use format::preallocation::Preallocation;
+use format::qcow2::create::{Backing, New};
 use format::qcow2::{self, Compression};
+use format::vdi;
 use io::replace::Replacement;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -58,8 +60,9 @@ pub fn create(path: &Path, request: &Request, watch: Watch<'_>) -> Result<u64> {
         (Some(_), Some(_)) => return Err(Error::invalid("the size is given twice")),
     };
     match request.format {
-        Format::Chart => return Err(Format::only_charted()),
+        format @ (Format::Chart | Format::Iso9660) => return Err(format.not_made()),
         Format::Raw => raw(path, size, request, options, watch)?,
+        Format::Vdi => vdi(path, &vdi_options(size, options)?, request.force, watch)?,
         Format::Qcow2 => {
             let mut new = qcow2_options(size, options)?;
             new.backing = backing.map(|(backing, _)| backing);
@@ -83,8 +86,8 @@ fn backing(
             Some(_) => Err(Error::invalid("a backing format without a backing file")),
         };
     };
-    if request.format == Format::Raw {
-        return Err(Error::unsupported("a raw disk has no backing file"));
+    if request.format != Format::Qcow2 {
+        return Err(Error::unsupported(format!("a {} disk has no backing file", request.format)));
     }
     let Some(format) = format else {
         let what = format!(
@@ -149,6 +152,29 @@ fn qcow2(path: &Path, new: &New, force: bool, watch: Watch<'_>) -> Result<()> {
     // The data first: an image whose data file is not there is of no use, a data file without an image does no harm.
     data.map_or(Ok(()), Replacement::commit)?;
     image.commit()
+}
+
+fn vdi(path: &Path, new: &vdi::New, force: bool, watch: Watch<'_>) -> Result<()> {
+    let image = Replacement::create(path, force)?;
+    vdi::create::create(&Watched::new(image.file()?, watch), new)?;
+    image.commit()
+}
+
+/// What `qemu-img` calls a VDI image's options. It is a static one if it is asked for, or any preallocation is.
+pub fn vdi_options(size: u64, mut options: BTreeMap<String, String>) -> Result<vdi::New> {
+    let fixed = options.remove("static");
+    let preallocation = preallocation(&mut options)?;
+    let preallocation = match (switch("static", fixed.as_deref())?, preallocation) {
+        (true, Preallocation::Off) => Preallocation::Metadata,
+        (false, how) if fixed.is_some() && how != Preallocation::Off => {
+            return Err(Error::invalid(
+                "what is preallocated is a static image; static=off says that it is none",
+            ));
+        }
+        (_, how) => how,
+    };
+    finish(Format::Vdi, &options)?;
+    Ok(vdi::New { preallocation, ..vdi::New::of(size) })
 }
 
 /// What `qemu-img` calls a qcow2 image's options.

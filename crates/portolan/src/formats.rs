@@ -12,12 +12,16 @@ pub enum Format {
     Raw,
     /// QEMU's own.
     Qcow2,
+    /// VirtualBox's.
+    Vdi,
     /// A chart that was written down.
     Chart,
+    /// A directory of the host, shown as a disk with an ISO 9660 file system.
+    Iso9660,
 }
 
 /// All of them.
-pub const FORMATS: &[Format] = &[Format::Raw, Format::Qcow2, Format::Chart];
+pub const FORMATS: &[Format] = &[Format::Raw, Format::Qcow2, Format::Vdi, Format::Chart, Format::Iso9660];
 
 impl Format {
     /// Its name on the command line, and in images that name others.
@@ -25,7 +29,9 @@ impl Format {
         match self {
             Format::Raw => "raw",
             Format::Qcow2 => "qcow2",
+            Format::Vdi => "vdi",
             Format::Chart => "chart",
+            Format::Iso9660 => "iso9660",
         }
     }
 
@@ -37,9 +43,12 @@ impl Format {
         FORMATS.iter().copied().find(|f| f.name() == name).ok_or_else(unknown)
     }
 
-    /// The error of who would make a chart as if it were an image.
-    pub(crate) fn only_charted() -> Error {
-        Error::unsupported("a chart holds no data of its own: portolan chart -o writes one down")
+    /// The error of who would make an image in a format that none is made in.
+    pub(crate) fn not_made(self) -> Error {
+        Error::unsupported(match self {
+            Format::Chart => "a chart holds no data of its own: portolan chart -o writes one down",
+            _ => "what is shown as iso9660 is a directory; to a file it is written as raw",
+        })
     }
 
     /// What the bytes say it is. Without any sign of another format it is raw, unless its name says that it is a
@@ -47,6 +56,7 @@ impl Format {
     pub fn probe(source: &dyn Source, location: &Location) -> Result<Format> {
         match probe(source)? {
             Some(Mark::Qcow2) => Ok(Format::Qcow2),
+            Some(Mark::Vdi) => Ok(Format::Vdi),
             Some(Mark::Chart) => Ok(Format::Chart),
             Some(Mark::Foreign(name)) => {
                 let what = format!("looks like {name}, which this build does not read");

@@ -11,6 +11,8 @@ pub mod commit;
 pub mod compare;
 pub mod convert;
 pub mod create;
+mod emission;
+pub mod files;
 pub mod formats;
 pub mod gate;
 pub mod info;
@@ -28,6 +30,6 @@ pub mod watch;
 
 pub use formats::Format;
 pub use gate::Gate;
-pub use open::{Image, Opened, Options, open};
+pub use open::{Found, Image, Node, Opened, Options, find, open};
 pub use spec::{Location, Spec, Step};
 pub use watch::{Onlooker, Progress, Watch};

@@ -1,8 +1,8 @@
 //! Measuring: how large a file would be, before it is made.
 
-use crate::{Format, Watch, create};
+use crate::{Format, Watch, create, emission};
 use chart::{Disk, Error, Purpose, Result, Wait};
-use format::{qcow2, raw};
+use format::raw;
 use io::generated::{Generated, Rule};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -26,14 +26,12 @@ pub fn of_disk(
     watch: Watch<'_>,
 ) -> Result<Measure> {
     match format {
-        Format::Chart => Err(Format::only_charted()),
         Format::Raw => {
             create::finish(format, options)?;
             Ok(Measure { required: stored(disk, watch)?, fully_allocated: disk.len() })
         }
-        Format::Qcow2 => {
-            let new = create::qcow2_options(disk.len(), options.clone())?;
-            let required = qcow2::emit::emit_apart(Arc::clone(disk), &new, watch)?.0.len();
+        _ => {
+            let required = emission::emit(format, Arc::clone(disk), options.clone(), watch)?.file.len();
             Ok(Measure { required, ..of_size(disk.len(), format, options)? })
         }
     }
@@ -42,14 +40,16 @@ pub fn of_disk(
 /// How large a file in `format` would be that holds an empty disk of `size` bytes.
 pub fn of_size(size: u64, format: Format, options: &BTreeMap<String, String>) -> Result<Measure> {
     match format {
-        Format::Chart => Err(Format::only_charted()),
         Format::Raw => {
             create::finish(format, options)?;
             Ok(Measure { required: 0, fully_allocated: size })
         }
-        Format::Qcow2 => {
-            let new = create::qcow2_options(size, options.clone())?;
-            let len = |full| Ok::<_, Error>(qcow2::emit::emit(blank(size, full)?, &new)?.len());
+        _ => {
+            let len = |full| {
+                let file =
+                    emission::emit(format, blank(size, full)?, options.clone(), Watch::default())?.file;
+                Ok::<_, Error>(file.len())
+            };
             Ok(Measure { required: len(false)?, fully_allocated: len(true)? })
         }
     }

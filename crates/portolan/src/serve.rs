@@ -1,16 +1,22 @@
 //! Serving disks to others: what is offered under which name, and what lies on top of it.
 
+mod history;
+
 use crate::create::{Request as New, create};
+use crate::emission::emit;
 use crate::open::Map;
 use crate::{Format, Gate, Image, Location, Opened, Options, Spec, Watch, open};
-use chart::{Error, Kind, Result, ResultExt as _, Run};
+use chart::{Disk, Error, Kind, Result, ResultExt as _, Run};
 use format::qcow2::DirtyMap;
-use serve::{Dirt, Export};
+use io::file::{File, Options as FileOptions};
+use serve::Dirt;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use history::{CHANGED, History, Kept};
 pub use serve::nbd::{Config, Limits, Listener, Server, tls::Tls};
-pub use serve::{Counters, counters};
+pub use serve::{Counters, Export, counters};
 
 /// How many names are tried for a temporary directory.
 const TEMPORARY_TRIES: u32 = 1000;
@@ -27,6 +33,17 @@ pub enum Top {
     Overlay(PathBuf),
     /// An overlay that is gone when the server ends.
     Temporary,
+    /// A history, of which so many states are kept; gone when the server ends.
+    History(usize),
+}
+
+/// A format that a disk is shown in, which need not be its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guise {
+    /// The format.
+    pub format: Format,
+    /// Its options, as for making an image.
+    pub options: BTreeMap<String, String>,
 }
 
 /// How a disk is offered.
@@ -36,6 +53,8 @@ pub struct Offer {
     pub name: String,
     /// What takes writes.
     pub top: Top,
+    /// Not the disk is served, but the bytes of the image file of this format that would hold it.
+    pub guise: Option<Guise>,
     /// The dirty bitmaps that clients are told.
     pub bitmaps: Vec<String>,
     /// Whether clients may ask where ranges live.
@@ -50,6 +69,8 @@ pub struct Offered {
     pub opened: Opened,
     /// Why it can only be read, where nobody has asked for that.
     pub read_only: Option<Error>,
+    /// The states that are kept of it.
+    pub history: Option<History>,
 }
 
 /// Opens a disk to be served.
@@ -57,7 +78,7 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
     let reading = Options { writable: false, ..options.clone() };
     let writing = Options { writable: true, ..options.clone() };
     let (opened, read_only) = match &offer.top {
-        Top::Nothing => (open(spec, &reading)?, None),
+        Top::Nothing | Top::History(_) => (open(spec, &reading)?, None),
         Top::Itself => match open(spec, &writing) {
             // What is read-only by its nature is served so; what only looks so by accident is an error.
             Err(e) if e.kind() == Kind::ReadOnly => (open(spec, &reading)?, Some(e)),
@@ -66,13 +87,33 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
         Top::Overlay(path) => (overlay(spec, path, options, watch)?, None),
         Top::Temporary => (temporary(spec, options, watch)?, None),
     };
-    let mut export = Export::new(offer.name.clone(), Arc::clone(&opened.disk));
-    export.description = format!("{} ({})", spec.location, opened.image.format);
-    export.places = offer.places;
+    let mut disk = Arc::clone(&opened.disk);
+    let mut description = format!("{spec} ({})", opened.image.format);
+    if let Some(guise) = &offer.guise {
+        disk = disguised(&opened, guise, watch)?;
+        description = format!("{spec} ({}, as {})", opened.image.format, guise.format);
+    }
+    let mut history = None;
+    if let Top::History(most) = offer.top {
+        let begun = History::over(disk, offer, &description, most)?;
+        disk = begun.head();
+        history = Some(begun);
+    }
+    let mut export = Export::new(offer.name.clone(), disk);
+    (export.description, export.places) = (description, offer.places);
     for name in &offer.bitmaps {
         export.dirt.push(bitmap(&opened, name, export.writable)?);
     }
-    Ok(Offered { export, opened, read_only })
+    Ok(Offered { export, opened, read_only, history })
+}
+
+/// The image file of another format that this disk would be. It is laid out once: the disk must stay as it is.
+fn disguised(opened: &Opened, guise: &Guise, watch: Watch<'_>) -> Result<Arc<Disk>> {
+    if opened.image.disk().is_writable() {
+        let what = format!("is open for writing, and what is shown as {} must not change", guise.format);
+        return Err(Error::conflict(what).in_path(opened.image.spec.to_string()));
+    }
+    emit(guise.format, Arc::clone(&opened.disk), guise.options.clone(), watch).map(|made| made.file)
 }
 
 /// Opens the overlay of `spec` at `path`, or makes it.
@@ -143,6 +184,17 @@ fn temporary(spec: &Spec, options: &Options, watch: Watch<'_>) -> Result<Opened>
     let _ = std::fs::remove_file(&path);
     std::fs::remove_dir(&dir).in_path(&dir)?;
     opened
+}
+
+/// A file that has lost its name: it is gone when it is closed.
+fn temporary_file(name: &str) -> Result<File> {
+    let dir = temporary_dir()?;
+    let path = dir.join(name);
+    let file = File::open(&path, FileOptions { create_new: true, ..FileOptions::default() });
+    // Nothing else is in there, and where it was not made there is nothing.
+    let _ = std::fs::remove_file(&path);
+    std::fs::remove_dir(&dir).in_path(&dir)?;
+    file
 }
 
 /// A new directory, which was not there and which nobody else can enter.

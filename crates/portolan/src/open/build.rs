@@ -5,7 +5,7 @@ use super::{Container, Image, Named, Opening};
 use crate::{Format, Location, Spec, size};
 use chart::{Disk, Error, Remedy, Result, Source};
 use format::qcow2::{self, Needed, Role};
-use format::raw;
+use format::{raw, vdi};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub enum Map {
     None,
     /// Its header, tables, snapshots and bitmaps.
     Qcow2(Arc<qcow2::Image>),
+    /// Its header and block map.
+    Vdi(Arc<vdi::Image>),
 }
 
 /// How a container is to be read.
@@ -43,14 +45,28 @@ impl Opening<'_> {
         let (map, disk) = match format {
             Format::Raw => (Map::None, self.raw(&spec, &source, request)?),
             Format::Qcow2 => {
-                let map = Arc::new(self.qcow2(&spec, &source, request, &mut below)?);
+                let map = Arc::new(self.qcow2(&spec, container, request, &mut below)?);
                 let disk = map.disk(spec.to_string())?;
                 (Map::Qcow2(map), disk)
             }
+            Format::Vdi => {
+                let map = Arc::new(self.vdi(&spec, container, request)?);
+                let disk = map.disk(spec.to_string())?;
+                (Map::Vdi(map), disk)
+            }
+            Format::Chart if container.inside.is_some() => {
+                let what = "a chart inside a disk is not followed to files of the host; extract it first";
+                return Err(Error::denied(what).in_path(spec.to_string()));
+            }
             Format::Chart => (Map::None, self.chart(&spec, &source, request)?),
+            Format::Iso9660 => {
+                let what = "iso9660 shows a directory; of a file that holds such a disk the format is raw";
+                return Err(Error::invalid(what).in_path(spec.to_string()).with_remedy(Remedy::NameRaw));
+            }
         };
         let Below { backing, data_file } = below;
-        Ok(Image { spec, format, container: source, map, below: backing, data_file, disk, writable })
+        let within = container.inside.as_ref().map(|inside| Arc::clone(&inside.within));
+        Ok(Image { spec, format, container: source, map, below: backing, data_file, within, disk, writable })
     }
 
     fn raw(&self, spec: &Spec, source: &Arc<dyn Source>, request: &Request) -> Result<Arc<Disk>> {
@@ -59,9 +75,9 @@ impl Opening<'_> {
                 Error::unsupported(format!("@{version}: a raw disk has no versions")).in_path(source.name())
             );
         }
-        let mut options = Options(spec.options.clone());
+        let mut options = Options::of(spec);
         let (offset, len) = (options.size("offset")?, options.size("size")?);
-        let parts = options.0.remove("parts");
+        let parts = options.text("parts");
         options.finish(request.format)?;
         match (offset, len, parts) {
             (None, None, None) => raw::open(Arc::clone(source), request.writable),
@@ -103,11 +119,11 @@ impl Opening<'_> {
     fn qcow2(
         &mut self,
         spec: &Spec,
-        source: &Arc<dyn Source>,
+        container: &Container,
         request: &Request,
         below: &mut Below,
     ) -> Result<qcow2::Image> {
-        Options(spec.options.clone()).finish(request.format)?;
+        Options::of(spec).finish(request.format)?;
         let mut options = qcow2::Options {
             writable: request.writable,
             allow_corrupt: self.options.allow_corrupt,
@@ -119,12 +135,11 @@ impl Opening<'_> {
         if let Some(bytes) = self.options.cache_bytes {
             options.cache_bytes = bytes;
         }
-        let by = spec.location.clone();
         let mut opener = |needed: Needed<'_>| {
-            if self.options.alone {
+            if self.alone {
                 return Ok(Absent::source(needed.name));
             }
-            let image = self.named_by(&by, needed, request)?;
+            let image = self.named_by(spec, container, &needed, request)?;
             let disk: Arc<dyn Source> = Arc::<Disk>::clone(&image.disk);
             match needed.role {
                 Role::Backing => below.backing = Some(image),
@@ -132,7 +147,7 @@ impl Opening<'_> {
             }
             Ok(disk)
         };
-        let image = qcow2::Image::open(Arc::clone(source), &options, &mut opener)?;
+        let image = qcow2::Image::open(Arc::clone(&container.source), &options, &mut opener)?;
         // Whoever writes to an image in spite of what is wrong with it is about to repair it.
         if request.writable && !self.options.allow_corrupt {
             image.recover()?;
@@ -140,8 +155,25 @@ impl Opening<'_> {
         Ok(image)
     }
 
-    /// Opens a file that the image at `by` names.
-    fn named_by(&mut self, by: &Location, needed: Needed<'_>, request: &Request) -> Result<Arc<Image>> {
+    fn vdi(&self, spec: &Spec, container: &Container, request: &Request) -> Result<vdi::Image> {
+        let source = &container.source;
+        if let Some(version) = &request.version {
+            let what = format!("@{version}: a VDI image has no versions inside");
+            return Err(Error::unsupported(what).in_path(source.name()));
+        }
+        Options::of(spec).finish(request.format)?;
+        let options = vdi::Options { writable: request.writable, repair: self.options.allow_corrupt };
+        vdi::Image::open(Arc::clone(source), &options)
+    }
+
+    /// Opens a file that the image `by` names.
+    fn named_by(
+        &mut self,
+        by: &Spec,
+        holder: &Container,
+        needed: &Needed<'_>,
+        request: &Request,
+    ) -> Result<Arc<Image>> {
         let role = match needed.role {
             Role::Backing => "backing file",
             Role::DataFile => "data file",
@@ -154,15 +186,23 @@ impl Opening<'_> {
             );
             return Err(Error::denied(what).with_remedy(Remedy::AllowGuessing));
         }
-        let admitted = self.pass.admit(by, needed.name, role)?;
-        let mut spec = admitted.spec.clone();
-        if let (None, Some(format)) = (&spec.format, needed.format) {
-            spec.format = Some(format.to_owned());
-        }
         // Only data belongs to the image itself; what lies below is not its to write, unless it is committed there.
         let commits = self.options.below_writable && self.chain.len() == 1;
         let writable = request.writable && (needed.role == Role::DataFile || commits);
-        let container = Container::of(&spec.location, Some(&admitted), self.options.file(writable))?;
+        let (mut spec, container) = match &holder.inside {
+            Some(inside) => {
+                inside.named(needed.name).map_err(|e| e.during(format!("{by} names its {role}")))?
+            }
+            None => {
+                let admitted = self.pass.admit(&by.location, needed.name, role)?;
+                let options = self.options.file(writable);
+                let container = Container::of(&admitted.spec.location, Some(&admitted), options)?;
+                (admitted.spec.clone(), container)
+            }
+        };
+        if let (None, Some(format)) = (&spec.format, needed.format) {
+            spec.format = Some(format.to_owned());
+        }
         self.image(spec, &container, writable, Named::ByImage)
     }
 }
@@ -177,14 +217,22 @@ fn part_names(first: &Path, list: &str) -> Vec<PathBuf> {
 }
 
 /// Options that are taken one by one, until none is left.
-struct Options(BTreeMap<String, String>);
+pub(super) struct Options(BTreeMap<String, String>);
 
 impl Options {
+    pub(super) fn of(spec: &Spec) -> Options {
+        Options(spec.options.clone())
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
     fn size(&mut self, key: &str) -> Result<Option<u64>> {
         self.0.remove(key).map(|text| size::parse(&text)).transpose()
     }
 
-    fn finish(self, format: Format) -> Result<()> {
+    pub(super) fn finish(self, format: Format) -> Result<()> {
         match self.0.keys().next() {
             None => Ok(()),
             Some(key) => Err(Error::invalid(format!("{format} has no option {key:?} for opening"))),

@@ -1,5 +1,6 @@
 //! What holds an image: a file, or something at an address.
 
+use super::inside::Inside;
 use crate::Location;
 use crate::gate::Admitted;
 use chart::{Error, Kind, Result, Source};
@@ -18,6 +19,8 @@ pub(super) struct Container {
     pub(super) source: Arc<dyn Source>,
     /// The same, where it is a host file.
     pub(super) file: Option<Arc<File>>,
+    /// Where it lies, if that is a file system in another image.
+    pub(super) inside: Option<Inside>,
 }
 
 impl Container {
@@ -34,18 +37,22 @@ impl Container {
                     None => File::open(path, options)?,
                 };
                 let file = Arc::new(file);
-                Ok(Container { source: Arc::<File>::clone(&file), file: Some(file) })
+                Ok(Container { source: Arc::<File>::clone(&file), file: Some(file), inside: None })
             }
             Location::Nbd(address) => {
                 let patience = nbd::Options { read_only: !options.writable, ..nbd::Options::default() };
-                Ok(Container { source: Arc::new(nbd::Client::open(address, patience)?), file: None })
+                Ok(Container {
+                    source: Arc::new(nbd::Client::open(address, patience)?),
+                    file: None,
+                    inside: None,
+                })
             }
             Location::Http(address) => {
                 if options.writable {
                     return Err(Error::read_only("a web server's object cannot be written").in_path(address));
                 }
                 let object = http::Ranged::open(address, &http::Options::default())?;
-                Ok(Container { source: Arc::new(object), file: None })
+                Ok(Container { source: Arc::new(object), file: None, inside: None })
             }
         }
     }

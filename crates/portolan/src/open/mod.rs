@@ -6,6 +6,8 @@
 mod absent;
 mod build;
 mod container;
+mod directory;
+mod inside;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -13,8 +15,9 @@ mod view;
 mod written;
 
 pub use build::Map;
+pub use inside::{Found, Node, find};
 
-use crate::{Format, Gate, Location, Onlooker, Spec, Step};
+use crate::{Format, Gate, Onlooker, Spec, Step};
 use chart::{Disk, Error, Identity, Remedy, Result, Source};
 use container::Container;
 use format::qcow2;
@@ -65,6 +68,8 @@ pub struct Image {
     pub below: Option<Arc<Image>>,
     /// The file that holds its data, where that is another one.
     pub data_file: Option<Arc<Image>>,
+    /// The image it lies in: of a partition, or of a file in a file system.
+    pub within: Option<Arc<Image>>,
     disk: Arc<Disk>,
     writable: bool,
 }
@@ -75,19 +80,16 @@ impl Image {
         &self.disk
     }
 
-    /// Its path, where it is a file.
+    /// Its path, where it is a file of the host.
     pub fn path(&self) -> Option<&Path> {
-        match &self.spec.location {
-            Location::File(path) => Some(path),
-            _ => None,
-        }
+        self.spec.plain_file()
     }
 
     /// The map that qcow2 keeps, for what no other format has: the error says that its own `lacks` it.
     pub(crate) fn qcow2(&self, lacks: &str) -> Result<&Arc<qcow2::Image>> {
         match &self.map {
             Map::Qcow2(map) => Ok(map),
-            Map::None => {
+            Map::None | Map::Vdi(_) => {
                 let what = format!("a {} disk has no {lacks}", self.format);
                 Err(Error::unsupported(what).in_path(self.spec.location.to_string()))
             }
@@ -97,6 +99,26 @@ impl Image {
     /// It, and the images below it, from the top.
     pub fn chain(&self) -> impl Iterator<Item = &Image> {
         std::iter::successors(Some(self), |image| image.below.as_deref())
+    }
+
+    /// Every image whose container holds something of it: its chain with the data files, and what that lies in.
+    pub fn stands_on(&self) -> Vec<&Image> {
+        let (mut found, mut open) = (Vec::new(), vec![self]);
+        while let Some(image) = open.pop() {
+            open.extend(
+                [&image.below, &image.data_file, &image.within].into_iter().flatten().map(Arc::as_ref),
+            );
+            found.push(image);
+        }
+        found
+    }
+
+    /// Makes everything durable and leaves it, and what it lies in, as readers want to find them.
+    fn close(&self) -> Result<()> {
+        for image in std::iter::successors(Some(self), |image| image.within.as_deref()) {
+            image.disk.close()?;
+        }
+        Ok(())
     }
 }
 
@@ -113,7 +135,7 @@ impl Opened {
     /// Ends writing: makes everything durable and leaves the image as a reader wants to find it. Dropping a
     /// writable disk without this may leave it marked as in use.
     pub fn close(self) -> Result<()> {
-        if self.writable { self.image.disk.close() } else { Ok(()) }
+        if self.writable { self.image.close() } else { Ok(()) }
     }
 
     /// The same, whatever came of the work: what has failed or was interrupted leaves the image at rest too, and
@@ -131,21 +153,12 @@ impl Opened {
 
 /// Opens a disk, and all that it stands on.
 pub fn open(spec: &Spec, options: &Options) -> Result<Opened> {
-    if options.unlocked && (options.writable || options.below_writable) {
-        let what = "what is to be written must be locked: -U is only for looking at it";
-        return Err(Error::invalid(what).in_path(spec.location.to_string()));
-    }
-    let pass = options.gate.pass(&spec.location)?;
-    let mut opening = Opening { options, pass, chain: Vec::new(), table: table::lock() };
-    let container = Container::of(&spec.location, None, options.file(options.writable))?;
-    let image = opening.image(spec.clone(), &container, options.writable, Named::ByUser)?;
-    // Whoever did not ask to write gets a disk that cannot, even where it is shared with a writer.
-    let disk = if image.writable && !options.writable {
-        view::read_only(&image.disk)?
-    } else {
-        Arc::clone(&image.disk)
+    let mut opening = Opening::begin(spec, options)?;
+    let image = match opening.follow(spec)? {
+        inside::Here::Image(image) => image,
+        inside::Here::Node(node) => opening.image_at(&node, None)?,
     };
-    Ok(Opened { disk, image, writable: options.writable })
+    opening.opened(image)
 }
 
 impl Options {
@@ -171,9 +184,29 @@ struct Opening<'a> {
     chain: Vec<(Option<Identity>, String)>,
     /// Held throughout. Two threads that open two images which name each other must not wait for each other.
     table: table::Guard,
+    /// Do not open what the image names. Of one that is only opened for what lies in it, everything is wanted.
+    alone: bool,
 }
 
-impl Opening<'_> {
+impl<'a> Opening<'a> {
+    fn begin(spec: &Spec, options: &'a Options) -> Result<Opening<'a>> {
+        if options.unlocked && (options.writable || options.below_writable) {
+            let what = "what is to be written must be locked: -U is only for looking at it";
+            return Err(Error::invalid(what).in_path(spec.location.to_string()));
+        }
+        let pass = options.gate.pass(&spec.location)?;
+        Ok(Opening { options, pass, chain: Vec::new(), table: table::lock(), alone: options.alone })
+    }
+
+    /// The image for whoever asked. Who did not ask to write gets a disk that cannot, even where it is shared with a
+    /// writer.
+    fn opened(&self, image: Arc<Image>) -> Result<Opened> {
+        let writable = self.options.writable;
+        let disk =
+            if image.writable && !writable { view::read_only(&image.disk)? } else { Arc::clone(&image.disk) };
+        Ok(Opened { disk, image, writable })
+    }
+
     fn image(
         &mut self,
         spec: Spec,
@@ -214,14 +247,17 @@ impl Opening<'_> {
         named: Named,
     ) -> Result<Arc<Image>> {
         let format = self.format_of(&spec, container, writable)?;
-        let version = version_of(&spec)?;
+        let version = match spec.steps.last() {
+            Some(Step::Version(name)) => Some(name.clone()),
+            _ => None,
+        };
         let guessed = spec.format.is_none() && named == Named::ByImage;
         let key = container.file.as_ref().map(|file| table::Key {
             identity: file.identity(),
             format,
             options: spec.options.clone(),
             version: version.clone(),
-            alone: self.options.alone || self.options.allow_corrupt,
+            alone: self.alone || self.options.allow_corrupt,
         });
         if let Some(key) = &key {
             if let Some(image) = self.table.find(key, writable)? {
@@ -250,25 +286,5 @@ impl Opening<'_> {
             return Err(Error::invalid(what).in_path(container.source.name()).with_remedy(Remedy::NameRaw));
         }
         Ok(format)
-    }
-}
-
-/// The version that the steps ask for. What else they can ask for is not in this build.
-fn version_of(spec: &Spec) -> Result<Option<String>> {
-    match spec.steps.as_slice() {
-        [] => Ok(None),
-        [Step::Version(name)] => Ok(Some(name.clone())),
-        steps => {
-            let what = match steps.iter().find(|s| !matches!(s, Step::Version(_))) {
-                Some(Step::Partition(number)) => {
-                    format!("partition #{number}: this build does not read partition tables")
-                }
-                Some(Step::Path(path)) => {
-                    format!("{}: this build does not read file systems", path.display())
-                }
-                _ => "a version of a version".to_owned(),
-            };
-            Err(Error::unsupported(what).in_path(spec.location.to_string()))
-        }
     }
 }

@@ -2,13 +2,20 @@
 
 use super::ready::{Address, Heard};
 use crate::output::Out;
-use portolan::serve::Server;
+use portolan::Format;
+use portolan::serve::{Export, Server};
 use portolan::size::show;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// Prints what is served, and how to attach it.
-pub(super) fn print(out: &mut Out, server: &Server, heard: &[Heard], tls: bool) -> anyhow::Result<()> {
+/// Prints what is served, which is in this format, and how to attach it.
+pub(super) fn print(
+    out: &mut Out,
+    server: &Server,
+    heard: &[Heard],
+    format: Format,
+    tls: bool,
+) -> anyhow::Result<()> {
     for export in server.exports() {
         let name = if export.name.is_empty() { String::new() } else { format!(" as {:?}", export.name) };
         let how = if export.writable { "" } else { ", read-only" };
@@ -18,7 +25,7 @@ pub(super) fn print(out: &mut Out, server: &Server, heard: &[Heard], tls: bool) 
     for one in heard {
         let Heard::Listener { address, .. } = one else { continue };
         for export in server.exports() {
-            if let Some(ways) = ways(address, &export.name, export.writable, tls) {
+            if let Some(ways) = ways(address, &export, format, tls) {
                 writeln!(out)?;
                 ways.iter().try_for_each(|(who, line)| writeln!(out, "  {who:<11} {line}"))?;
             }
@@ -32,7 +39,13 @@ pub(super) fn print(out: &mut Out, server: &Server, heard: &[Heard], tls: bool) 
 }
 
 /// Who can attach an export, and with what words.
-fn ways(address: &Address, name: &str, writable: bool, tls: bool) -> Option<Vec<(&'static str, String)>> {
+fn ways(
+    address: &Address,
+    export: &Export,
+    format: Format,
+    tls: bool,
+) -> Option<Vec<(&'static str, String)>> {
+    let (name, writable) = (&export.name, export.writable);
     let uri = uri(address, name, tls)?;
     if tls {
         let and = if uri.contains('?') { '&' } else { '?' };
@@ -48,7 +61,7 @@ fn ways(address: &Address, name: &str, writable: bool, tls: bool) -> Option<Vec<
         "QEMU",
         format!(
             "qemu-system-x86_64 -drive {}",
-            quote(&format!("file={uri},format=raw,if=virtio{read_only}"))
+            quote(&format!("file={uri},format={format},if=virtio{read_only}"))
         ),
     ));
     ways.push(("qemu-img", format!("qemu-img info {quoted}")));
@@ -113,10 +126,16 @@ mod tests {
         assert_eq!(quote("a'b"), r"'a'\''b'");
         let tcp = Address::Tcp("::1".into(), 10809);
         assert_eq!(uri(&tcp, "x y", true).unwrap(), "nbds://[::1]:10809/x%20y");
-        let all = ways(&tcp, "", true, true).unwrap();
+        let disk = |name, writable| {
+            let zeros = std::sync::Arc::new(chart::Table::from_extents(512, []).unwrap());
+            let disk = chart::Disk::builder("zeros", zeros).build().unwrap();
+            Export { writable, ..Export::new(name, disk) }
+        };
+        let all = ways(&tcp, &disk("", true), Format::Raw, true).unwrap();
         assert_eq!(all[0].1, "portolan info 'nbds://[::1]:10809/?tls-certificates=DIR'");
-        let all = ways(&unix, "", true, false).unwrap();
-        let kernel = all.iter().find(|(who, _)| *who == "kernel").unwrap();
-        assert_eq!(kernel.1, "sudo nbd-client -unix '/tmp/a b.sock' /dev/nbd0");
+        let all = ways(&unix, &disk("", true), Format::Qcow2, false).unwrap();
+        let of = |wanted: &str| all.iter().find(|(who, _)| *who == wanted).unwrap().1.as_str();
+        assert_eq!(of("kernel"), "sudo nbd-client -unix '/tmp/a b.sock' /dev/nbd0");
+        assert!(of("QEMU").contains("format=qcow2,if=virtio"));
     }
 }

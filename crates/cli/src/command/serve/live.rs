@@ -61,7 +61,8 @@ impl Live {
         let took = self.at.elapsed();
         let Some(bar) = self.bar.as_ref().filter(|_| took >= EVERY) else { return };
         let now = Seen::of(counters);
-        bar.set_message(line(counters.connections.load(Relaxed), &self.last, &now, took));
+        let clients = clients(counters.connections.load(Relaxed), counters.accepted.load(Relaxed));
+        bar.set_message(line(&clients, &self.last, &now, took));
         bar.tick();
         (self.last, self.at) = (now, Instant::now());
     }
@@ -75,13 +76,17 @@ impl Drop for Live {
     }
 }
 
-fn line(clients: u64, last: &Seen, now: &Seen, took: Duration) -> String {
+fn clients(now: u64, ever: u64) -> String {
+    match (now, ever) {
+        (0, 0) => "no client yet".to_owned(),
+        (0, _) => "no client".to_owned(),
+        (1, _) => "1 client".to_owned(),
+        (n, _) => format!("{n} clients"),
+    }
+}
+
+fn line(clients: &str, last: &Seen, now: &Seen, took: Duration) -> String {
     let rate = |now: u64, last: u64| (now.saturating_sub(last) as f64 / took.as_secs_f64()).round() as u64;
-    let clients = match clients {
-        0 => "no client yet".to_owned(),
-        1 => "1 client".to_owned(),
-        n => format!("{n} clients"),
-    };
     let (at_once, array) = (now.at_once - last.at_once, now.array.saturating_sub(last.array));
     let share = (at_once * 100).checked_div(at_once + array);
     let share = share.map_or_else(String::new, |share| format!("   {share}% at once"));
@@ -116,4 +121,19 @@ fn latency(histogram: &Histogram) -> Value {
         "99%-below": histogram.percentile(0.99),
         "classes": classes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_who_is_there_and_what_they_do() {
+        let ever = [(0, 0), (0, 3), (1, 1), (2, 9)].map(|(now, ever)| clients(now, ever));
+        assert_eq!(ever, ["no client yet", "no client", "1 client", "2 clients"]);
+        let now = Seen { reads: 1000, bytes_read: 4 << 20, at_once: 900, array: 100, ..Seen::default() };
+        let line = line("no client", &Seen::default(), &now, Duration::from_millis(500));
+        assert!(line.starts_with("no client   read 2000/s, 8 MiB/s   written 0/s"), "{line}");
+        assert!(line.ends_with("   90% at once"), "{line}");
+    }
 }

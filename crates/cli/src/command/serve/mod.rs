@@ -1,6 +1,7 @@
 //! `portolan serve`
 
 mod attach;
+mod chronicle;
 mod live;
 mod ready;
 
@@ -10,9 +11,10 @@ use crate::output::Out;
 use crate::progress::Bar;
 use crate::signal;
 use anyhow::{Context, bail};
-use portolan::serve::{Config, Limits, Listener, Offer, Offered, Server, Tls, Top, offer};
+use chronicle::Chronicle;
+use portolan::serve::{Config, Guise, Limits, Listener, Offer, Offered, Server, Tls, Top, offer};
 use portolan::size;
-use portolan::{Location, Opened, Spec};
+use portolan::{Format, Location, Opened, Spec};
 use ready::Heard;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +36,9 @@ const GLANCE: Duration = Duration::from_millis(50);
     portolan serve disk.qcow2\n  \
     portolan serve --temporary --listen tcp:localhost:10809 base.qcow2\n  \
     portolan serve --overlay mine.qcow2 --listen unix:/run/vm.sock base.qcow2\n  \
+    portolan serve .\n  \
+    portolan serve --present qcow2 disk.vdi\n  \
+    portolan serve --history 30s disk.qcow2\n  \
     portolan serve --name a --name b one.qcow2 two.qcow2\n  \
     portolan serve --listen tcp:0.0.0.0:10809 --tls /etc/pki/portolan --tls-verify-peer disk.qcow2")]
 pub(crate) struct Args {
@@ -55,6 +60,20 @@ pub(crate) struct Args {
     /// Writes go to an overlay that is gone when the server ends
     #[arg(long, conflicts_with_all = ["read_only", "overlay"])]
     temporary: bool,
+    /// Keep what the disk holds, each time that this has passed and something was written: as v0, v1, ... beside it, to
+    /// be read (10s, 5m, 1h). Writes go to files that are gone when the server ends
+    #[arg(long, value_name = "EVERY", value_parser = args::period, conflicts_with_all = ["read_only", "overlay", "temporary", "bitmap"])]
+    history: Option<Duration>,
+    /// How many states are kept, the newest
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "history")]
+    keep: usize,
+    /// Serve not the disk, but the image file of this format that would hold it: its tables are computed when they are
+    /// read, its data stay where they are. Read-only
+    #[arg(long, value_name = "FORMAT", value_parser = args::format, conflicts_with_all = ["overlay", "temporary", "history", "bitmap"])]
+    present: Option<Format>,
+    /// An option of that format, as for `create`
+    #[arg(short = 'o', long = "present-option", value_name = "KEY=VALUE", value_parser = args::pairs, requires = "present")]
+    present_options: Vec<Vec<(String, String)>>,
     /// Tell clients this dirty bitmap, as qemu:dirty-bitmap:NAME
     #[arg(short = 'B', long, value_name = "NAME")]
     bitmap: Vec<String>,
@@ -115,6 +134,9 @@ struct Bounds {
     /// How many bytes those may hold
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::parse)]
     max_in_flight_bytes: u64,
+    /// How many bytes the requests of all clients may hold; above that, each may have one under way
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size::parse)]
+    max_total_bytes: u64,
     /// How long a handshake may take
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     handshake_timeout: u64,
@@ -133,6 +155,7 @@ impl Bounds {
             request: request.context("--max-request is from 4k to 64M")?,
             in_flight: self.max_in_flight.max(1),
             in_flight_bytes: self.max_in_flight_bytes,
+            total_bytes: self.max_total_bytes,
             connections: self.max_connections.max(1),
             handshake: Duration::from_secs(self.handshake_timeout.max(1)),
             idle: self.idle_timeout.map(|s| Duration::from_secs(s.max(1))),
@@ -149,7 +172,12 @@ impl Args {
         let offered = self.open()?;
         // Before anything is listened on: whoever can connect is served.
         let heard = self.hear()?;
-        let (exports, opened): (Vec<_>, Vec<_>) = offered.into_iter().map(|o| (o.export, o.opened)).unzip();
+        let (mut exports, mut opened, mut histories) = (Vec::new(), Vec::new(), Vec::new());
+        for offered in offered {
+            exports.push(offered.export);
+            opened.push(offered.opened);
+            histories.extend(offered.history);
+        }
         let quiet = self.quiet;
         let config = Config {
             limits: self.bounds.limits()?,
@@ -167,8 +195,12 @@ impl Args {
         if !self.quiet {
             self.attach(&server, &heard, out)?;
         }
+        let chronicle = Chronicle::begin(histories, self.history, &server)?;
         let has_client = heard.iter().any(|h| matches!(h, Heard::Client(_)));
         let served = self.serve(&server, heard);
+        if let Some(chronicle) = chronicle {
+            chronicle.end();
+        }
         let finished = server.finish();
         // All are closed, whatever became of the others.
         let closed: Vec<_> = opened.into_iter().map(Opened::close).collect();
@@ -189,9 +221,11 @@ impl Args {
 
     /// Opens every disk, with what takes its writes.
     fn open(&self) -> anyhow::Result<Vec<Offered>> {
-        let top = match (&self.overlay, self.temporary, self.read_only) {
+        let read_only = self.read_only || self.present.is_some();
+        let top = match (&self.overlay, self.temporary, read_only) {
             (Some(path), ..) => Top::Overlay(path.clone()),
             (None, true, _) => Top::Temporary,
+            _ if self.history.is_some() => Top::History(self.keep),
             (None, false, true) => Top::Nothing,
             (None, false, false) => Top::Itself,
         };
@@ -201,7 +235,10 @@ impl Args {
         let options = self.access.reading();
         let mut all = Vec::new();
         for (spec, name) in self.specs.iter().zip(self.names()?) {
-            let how = Offer { name, top: top.clone(), bitmaps: self.bitmap.clone(), places: self.places };
+            let guise =
+                self.present.map(|format| Guise { format, options: args::map(&self.present_options) });
+            let (bitmaps, places) = (self.bitmap.clone(), self.places);
+            let how = Offer { name, top: top.clone(), guise, bitmaps, places };
             let bar = Bar::new("opening", self.quiet);
             let offered = bar.watch(|watch| offer(&self.input.apply(spec), &how, &options, watch))?;
             drop(bar);
@@ -237,7 +274,8 @@ impl Args {
         if heard.iter().any(|h| matches!(h, Heard::Client(_))) {
             return Ok(());
         }
-        attach::print(out, server, heard, self.security.tls.is_some())
+        let format = self.present.unwrap_or(Format::Raw);
+        attach::print(out, server, heard, format, self.security.tls.is_some())
     }
 
     /// Serves until a signal, or until the last client of a server that has but one.

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long a command that runs beside others may take to start.
 const START: Duration = Duration::from_secs(10);
+/// How long a pause is.
+const PAUSE: Duration = Duration::from_millis(450);
 
 /// Shows the way.
 pub(super) struct Guide<'a> {
@@ -129,6 +131,16 @@ impl<'a> Guide<'a> {
         self.written += self.last;
         self.copies += bytes;
         self.say(&format!("  {how} would have written {}.", show(bytes)))
+    }
+
+    /// Waits a moment, for what runs beside.
+    pub(super) fn pause(&self) {
+        std::thread::sleep(PAUSE);
+    }
+
+    /// Puts a file here.
+    pub(super) fn place(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        std::fs::write(self.dir.join(name), bytes).with_context(|| format!("making {name}"))
     }
 
     /// Bytes that the host has given to a file here.

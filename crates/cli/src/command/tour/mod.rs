@@ -4,8 +4,12 @@ mod chart;
 mod compare;
 mod convert;
 mod create;
+mod directory;
+mod files;
 mod guide;
+mod history;
 mod overlay;
+mod present;
 mod serve;
 mod snapshot;
 mod write;
@@ -52,6 +56,10 @@ const STOPS: &[Stop] = &[
     serve::STOP,
     convert::STOP,
     compare::STOP,
+    present::STOP,
+    history::STOP,
+    files::STOP,
+    directory::STOP,
 ];
 
 impl Args {

@@ -5,9 +5,11 @@ mod chained;
 mod client;
 mod crash;
 mod guest;
+mod history;
 mod load;
 mod maps;
 mod options;
+mod present;
 mod tls;
 mod tools;
 
@@ -43,7 +45,7 @@ fn on_a_port<'d>(dir: &'d Dir, name: &'static str, args: &str) -> Server<'d> {
 }
 
 /// A `portolan serve` that ends with the test.
-struct Server<'d> {
+pub(crate) struct Server<'d> {
     dir: &'d Dir,
     name: &'static str,
     child: Child,
@@ -52,7 +54,7 @@ struct Server<'d> {
 impl<'d> Server<'d> {
     /// With these arguments, on the unix socket `NAME.sock`, and ready.
     #[track_caller]
-    fn start(dir: &'d Dir, name: &'static str, args: &str) -> Server<'d> {
+    pub(crate) fn start(dir: &'d Dir, name: &'static str, args: &str) -> Server<'d> {
         Server::listening(dir, name, &format!("--listen unix:{name}.sock {args}"))
     }
 
@@ -110,7 +112,7 @@ impl<'d> Server<'d> {
 
     /// Ends it as a service manager does; it must end well.
     #[track_caller]
-    fn end(self) -> Ran {
+    pub(crate) fn end(self) -> Ran {
         self.signal(Signal::TERM);
         self.ended()
     }

@@ -1,0 +1,118 @@
+//! Directories as disks, and disks inside disks.
+
+use crate::run::Dir;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use testkit::peer;
+
+/// A directory of what is awkward.
+fn awkward(at: &Path) {
+    let deep: String = (0..20).map(|i| format!("level {i}/")).collect();
+    fs::create_dir_all(at.join(&deep)).unwrap();
+    fs::write(at.join(&deep).join("bottom"), "deep\n").unwrap();
+    fs::create_dir(at.join("empty directory")).unwrap();
+    let content = |n: usize| (0..n).map(|i| (i / 3 % 251) as u8).collect::<Vec<u8>>();
+    let long = "long ".repeat(51);
+    for (name, len) in [("empty", 0), ("one", 1), ("sector", 2048), ("more", 2049), ("large", 3_000_001)] {
+        fs::write(at.join(name), content(len)).unwrap();
+    }
+    for name in ["Grüße", "日本語", "UPPER", "upper", "a.b.c", ".hidden", "dot.", "semi;1", &long] {
+        fs::write(at.join(name), name.as_bytes()).unwrap();
+    }
+    fs::set_permissions(at.join("one"), fs::Permissions::from_mode(0o751)).unwrap();
+    fs::hard_link(at.join("large"), at.join("empty directory/../large again")).unwrap();
+    symlink("../large", at.join("short link")).unwrap();
+    symlink(format!("/{}", "x/".repeat(900)), at.join("long link")).unwrap();
+    fs::create_dir(at.join("many")).unwrap();
+    (0..700).for_each(|i| fs::write(at.join(format!("many/file {i}")), format!("{i}")).unwrap());
+}
+
+/// Says where two trees differ in names, kinds, modes, times and bytes; nothing if they do not.
+fn differences(dir: &Dir, one: &str, other: &str) -> String {
+    let list = "find . -mindepth 1 -printf '%P %y %m %l ' '(' -type l -o -type d -o -printf '%s %Ts' ')' -printf '\\n' | sort";
+    let script = format!(
+        "diff -r --no-dereference {one} {other} >&2; (cd {one}; {list}) > one.txt; (cd {other}; {list}) > other.txt; diff one.txt other.txt"
+    );
+    let out = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+    String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+}
+
+#[test]
+fn a_directory_is_an_iso_that_xorriso_takes_apart_again() {
+    if !peer::require(&["xorriso", "nbdcopy"]) {
+        return;
+    }
+    let dir = Dir::new();
+    awkward(&dir.join("tree"));
+    dir.ok("convert -q tree made.iso");
+    // The same over the wire, from a written chart, and closed and opened in between.
+    dir.ok("chart -q -o tree.chart tree");
+    assert!(fs::metadata(dir.join("tree.chart")).unwrap().len() < 400_000);
+    dir.ok("compare made.iso tree.chart");
+    dir.ok("compare made.iso tree");
+    dir.tool("xorriso", "-osirrox|on|-indev|made.iso|-extract|/|out");
+    assert_eq!(differences(&dir, "tree", "out"), "");
+    let one = |name: &str| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(dir.join(name)).unwrap().nlink()
+    };
+    assert_eq!(one("tree/large"), 2);
+    let info = dir.ok("info --json tree").json();
+    assert_eq!(info["format"], "iso9660");
+}
+
+#[test]
+fn no_content_is_read_to_serve_a_directory_or_to_chart_it() {
+    if !peer::require(&["strace"]) {
+        return;
+    }
+    let dir = Dir::new();
+    awkward(&dir.join("tree"));
+    for command in ["info tree", "chart -o tree.chart tree", "chart tree"] {
+        let program = env!("CARGO_BIN_EXE_portolan");
+        dir.tool("strace", &format!("-f -e trace=openat,openat2,open -o trace {program} {command}"));
+        let trace = fs::read_to_string(dir.join("trace")).unwrap();
+        let opened: Vec<&str> = trace
+            .lines()
+            .filter(|l| ["\"large\"", "\"one\"", "\"sector\"", "\"bottom\"", "file 1\"", "/large\""].iter().any(|n| l.contains(n)))
+            .collect();
+        assert!(opened.is_empty() && trace.contains("level 3"), "{command}: {opened:?}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_underneath_is_an_error_by_its_name_and_nothing_else_suffers() {
+    if !peer::require(&["nbdcopy", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    awkward(&dir.join("tree"));
+    dir.ok("chart -q -o tree.chart tree");
+    let rows = dir.ok("chart --json tree").json();
+    let at = |name: &str| {
+        let row = rows.as_array().unwrap().iter().find(|r| r["file"].as_str().is_some_and(|f| f.ends_with(name)));
+        row.unwrap_or_else(|| panic!("no {name} in {rows}"))["start"].as_u64().unwrap()
+    };
+    let (large, sector) = (at("/large"), at("/sector"));
+    fs::write(dir.join("tree/large"), "something else").unwrap();
+    // From the chart as from a server that began before.
+    let ran = dir.run("convert tree.chart out.iso");
+    assert!(ran.code == 1 && ran.err.contains("large"), "{}", ran.err);
+    assert!(!dir.join("out.iso").exists());
+    let read = |at: u64| {
+        let script = format!("{} convert --help > /dev/null; qemu-io -r -f raw -c 'read {at} 2048' nbd+unix:///?socket=x.sock", env!("CARGO_BIN_EXE_portolan"));
+        let out = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+        String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+    };
+    let server = crate::serve::Server::start(&dir, "x", "tree.chart");
+    let said = read(large);
+    assert!(said.contains("Input/output error"), "{said}");
+    assert!(read(sector).contains("read 2048/2048"));
+    // Confinement: a directory on the way that became a link leads nowhere.
+    fs::rename(dir.join("tree/many"), dir.join("elsewhere")).unwrap();
+    symlink("../elsewhere", dir.join("tree/many")).unwrap();
+    assert!(read(at("/file 7")).contains("Input/output error"));
+    server.end();
+}
