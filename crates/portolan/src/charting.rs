@@ -1,9 +1,12 @@
 //! Writing a chart down: where every byte of a disk really lives, without any of the bytes.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{Image, Watch};
 use chart::file::{FamilyRecord, MAX_INLINE, MAX_MEMBERS, Outside, SourceRecord, Written};
 use chart::{
-    Backing, CodecId, Coded, Error, Extent, Family, Frame, Identity, Leaf, LeafPlace, Member, Purpose,
+    Backing, CodecId, Coded, Disk, Error, Extent, Family, Frame, Identity, Leaf, LeafPlace, Member, Purpose,
     Result, ResultExt, Source, SourceId, Table, TableBuilder, Wait,
 };
 use io::replace::Replacement;
@@ -30,16 +33,7 @@ pub struct Report {
 /// Writes the chart of an image's disk to `target`: as JSON where the name ends so, else as a `.chart` file. The
 /// disk must not be in use by a writer; what changes later makes the chart invalid, which opening it finds.
 pub fn write(image: &Image, target: &Path, force: bool, watch: Watch<'_>) -> Result<Report> {
-    let mut survey = Survey::beside(target)?;
-    let disk = image.disk();
-    // Sources are asked what they store one by one: the files of a directory are not, since there may be many, and
-    // each would have to be opened.
-    let walk = disk.walk(0..disk.len(), Purpose::Locate);
-    walk.each(|leaf| {
-        watch.step(leaf.end(), disk.len())?;
-        survey.take(leaf)
-    })?;
-    let written = survey.written(disk.len(), disk.geometry().logical_block)?;
+    let written = chart_of(image.disk(), target, watch)?;
     let json = target.extension().is_some_and(|e| e == "json");
     let bytes = if json { written.to_json()?.into_bytes() } else { written.to_bytes()? };
     watch.go_on()?;
@@ -52,12 +46,25 @@ pub fn write(image: &Image, target: &Path, force: bool, watch: Watch<'_>) -> Res
     let counts = written.sources.iter().map(count);
     let (sources, inline) = counts.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
     Ok(Report {
-        virtual_size: disk.len(),
+        virtual_size: image.disk().len(),
         file_size: bytes.len() as u64,
         ranges: written.table.runs(),
         sources,
         inline,
     })
+}
+
+/// The chart of a disk, as it is written to `target`.
+fn chart_of(disk: &Disk, target: &Path, watch: Watch<'_>) -> Result<Written> {
+    let mut survey = Survey::beside(target)?;
+    // Sources are asked what they store one by one: the files of a directory are not, since there may be many, and
+    // each would have to be opened.
+    let walk = disk.walk(0..disk.len(), Purpose::Locate);
+    walk.each(|leaf| {
+        watch.step(leaf.end(), disk.len())?;
+        survey.take(leaf)
+    })?;
+    survey.written(disk.len(), disk.geometry().logical_block)
 }
 
 fn folder_of(target: &Path) -> Result<PathBuf> {

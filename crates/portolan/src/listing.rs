@@ -1,7 +1,7 @@
 //! The chart of a disk as rows: every range, and where its bytes really live.
 
 use crate::{Image, Watch};
-use chart::{Leaf, LeafPlace, Purpose, Result, Source};
+use chart::{Backing, Family, Leaf, LeafPlace, Purpose, Result, Source};
 use serde::Serialize;
 
 /// Where the bytes of a row live.
@@ -43,7 +43,7 @@ pub struct Row {
     /// The codec's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec: Option<&'static str>,
-    /// Where in the file the stored bytes begin.
+    /// Where in that file the stored bytes begin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
     /// How many bytes are stored at most, where they are encoded.
@@ -52,6 +52,17 @@ pub struct Row {
     /// The file, or what else holds them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// The directory, where the file is one of many that are one source, and where in that source the bytes begin.
+    #[serde(skip)]
+    pub among: Option<(String, u64)>,
+}
+
+impl Row {
+    /// The source that holds the bytes, and where in it: of the files of a directory, the directory.
+    pub fn source(&self) -> Option<(&str, u64)> {
+        let file = self.file.as_deref().zip(self.offset);
+        self.among.as_ref().map(|(root, offset)| (root.as_str(), *offset)).or(file)
+    }
 }
 
 /// Tells every row of an image's disk in order, joined where they go on. `host` asks each file which of its ranges
@@ -69,8 +80,46 @@ pub fn rows(
     watch.tell(0, disk.len());
     walk.each(|leaf| {
         watch.step(leaf.end(), disk.len())?;
-        each(&row(&leaf, bottom))
+        match leaf.place {
+            LeafPlace::Raw { source, offset } => match source.backing() {
+                Backing::Family(family) => members(family, offset, leaf, bottom, &mut each),
+                _ => each(&row(&leaf, bottom)),
+            },
+            _ => each(&row(&leaf, bottom)),
+        }
     })
+}
+
+/// Tells a run of a directory's files, file by file; what lies between them reads as zeros.
+fn members(
+    family: &dyn Family,
+    mut offset: u64,
+    mut leaf: Leaf<'_>,
+    bottom: usize,
+    each: &mut impl FnMut(&Row) -> Result<()>,
+) -> Result<()> {
+    while leaf.len > 0 {
+        let next = family.member_at(offset);
+        let part = match &next {
+            Some(m) if m.start <= offset => {
+                let part = leaf.head(m.start.saturating_add(m.len).saturating_sub(offset).max(1));
+                each(&Row {
+                    file: Some(family.root().join(&m.name).display().to_string()),
+                    offset: Some(offset - m.start),
+                    among: Some((family.root().display().to_string(), offset)),
+                    ..row(&part, bottom)
+                })?;
+                part
+            }
+            behind => {
+                let part = behind.as_ref().map_or(leaf, |m| leaf.head(m.start - offset));
+                each(&row(&Leaf { place: LeafPlace::Zero, data: false, ..part }, bottom))?;
+                part
+            }
+        };
+        (offset, leaf) = (offset.saturating_add(part.len), leaf.skip(part.len));
+    }
+    Ok(())
 }
 
 /// Which image of the chain to name, as `qemu-img map` does: the one that answers; where none does, the last that
@@ -106,5 +155,6 @@ fn row(leaf: &Leaf<'_>, bottom: usize) -> Row {
         offset,
         stored: coded.map(|coded| coded.stored_len() as u64),
         file: source.map(Source::name),
+        among: None,
     }
 }

@@ -150,11 +150,11 @@ impl Outline {
                     *known = row.zero.then_some(Empty { start: row.start, end, zeros });
                 }
             }
-            if let (Some(name), Some(offset)) = (&row.file, row.offset)
+            if let Some((name, offset)) = row.source()
                 && (reach.contains_key(name) || reach.len() < FILES)
             {
                 let to = offset.saturating_add(row.stored.unwrap_or(row.length));
-                let known = reach.entry(name.clone()).or_insert(1);
+                let known = reach.entry(name.to_owned()).or_insert(1);
                 *known = to.max(*known);
             }
             Ok(())
@@ -220,12 +220,12 @@ impl Survey {
             _ if kind == Drawn::Hole || full => {}
             _ => self.spans.push(Span { start: row.start, end, class }),
         }
-        let (Some(name), Some(offset)) = (&row.file, row.offset) else { return };
+        let Some((name, offset)) = row.source() else { return };
         if kind == Drawn::Sparse {
             return;
         }
         let stored = row.stored.unwrap_or(row.length);
-        let file = self.files.iter().position(|f| f.name == *name).unwrap_or(FILES - 1);
+        let file = self.files.iter().position(|f| f.name == name).unwrap_or(FILES - 1);
         self.files[file].used += row.length;
         self.flow(row, scale, file, (offset, stored), class.layer);
         if self.ribbons.len() >= RIBBONS {
