@@ -1,8 +1,9 @@
 //! Checking images.
 
+use crate::open::Map;
 use crate::{Image, Options, Spec, open};
 use chart::Result;
-use format::qcow2::check::{Report, Wrong};
+use format::check::{Report, Wrong};
 use serde::Serialize;
 
 /// What a check found. The words of the serialised form are those of `qemu-img check`.
@@ -56,7 +57,10 @@ impl Check {
 pub fn check(spec: &Spec, options: &Options) -> Result<Check> {
     let alone = Options { alone: true, allow_corrupt: true, writable: false, ..options.clone() };
     let opened = open(spec, &alone)?;
-    let report = opened.image.qcow2("structure that could be checked")?.check()?;
+    let report = match &opened.image.map {
+        Map::Vdi(map) => map.check(),
+        _ => opened.image.qcow2("structure that could be checked")?.check(),
+    }?;
     Ok(of(&opened.image, report))
 }
 
@@ -105,16 +109,20 @@ pub fn repair(spec: &Spec, repair: Repair, options: &Options) -> Result<Repaired
     }
     let alone = Options { alone: true, allow_corrupt: true, writable: true, ..options.clone() };
     let opened = open(spec, &alone)?;
-    opened.image.qcow2("structure that could be repaired")?.repair(match repair {
-        Repair::Leaks => format::qcow2::Repair::Leaks,
-        Repair::All => format::qcow2::Repair::All,
-    })?;
+    let what = match repair {
+        Repair::Leaks => format::check::Repair::Leaks,
+        Repair::All => format::check::Repair::All,
+    };
+    match &opened.image.map {
+        Map::Vdi(map) => map.repair(what),
+        _ => opened.image.qcow2("structure that could be repaired")?.repair(what),
+    }?;
     opened.close()?;
     Ok(Repaired::of(before, check(spec, options)?))
 }
 
 fn of(image: &Image, report: Report) -> Check {
-    let finding = |f: format::qcow2::check::Finding| Finding {
+    let finding = |f: format::check::Finding| Finding {
         corruption: f.wrong == Wrong::Corruption,
         offset: f.offset,
         what: f.what,

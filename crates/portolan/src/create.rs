@@ -11,6 +11,9 @@ use io::replace::Replacement;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// What lengths are rounded up to in formats whose disks other programs read in whole sectors.
+const SECTOR: u64 = 512;
+
 /// What is to be made.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -179,7 +182,8 @@ pub fn vdi_options(size: u64, mut options: BTreeMap<String, String>) -> Result<v
 
 /// What `qemu-img` calls a qcow2 image's options.
 pub fn qcow2_options(size: u64, mut options: BTreeMap<String, String>) -> Result<New> {
-    let mut new = New::of(size);
+    // QEMU takes a qcow2 disk for as many whole sectors as there are in its length, and would not show the rest.
+    let mut new = New::of(size.checked_next_multiple_of(SECTOR).unwrap_or(size));
     let mut take = |key: &str| options.remove(key);
     if let Some(compat) = take("compat") {
         new.version = match compat.as_str() {

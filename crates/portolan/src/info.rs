@@ -3,7 +3,7 @@
 use crate::open::Map;
 use crate::{Format, Image, Location, Options, Spec, gate, open};
 use chart::{Backing, Kind, Result, Source};
-use format::qcow2;
+use format::{qcow2, vdi};
 use serde::Serialize;
 
 /// What an image says of itself, and what it takes on the host.
@@ -74,6 +74,20 @@ pub struct Snapshot {
 pub enum Specific {
     /// qcow2.
     Qcow2(Qcow2),
+    /// VDI.
+    Vdi(Vdi),
+}
+
+/// What a VDI image says.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Vdi {
+    /// "dynamic" or "static".
+    pub image_type: &'static str,
+    /// What tells it from all others.
+    pub uuid: String,
+    /// How many blocks the file holds.
+    pub blocks_allocated: u32,
 }
 
 /// What a qcow2 image says.
@@ -150,8 +164,21 @@ fn unusable(spec: &Spec, options: &Options, why: chart::Error) -> Result<Info> {
 /// What there is to tell about an image that is open.
 pub fn of(image: &Image) -> Result<Info> {
     let mut info = begin(&image.spec, image.format, image.container.as_ref());
-    if let Map::Qcow2(map) = &image.map {
-        take_qcow2(&mut info, &map.info()?, &image.spec.location);
+    match &image.map {
+        Map::None => {}
+        Map::Qcow2(map) => take_qcow2(&mut info, &map.info()?, &image.spec.location),
+        Map::Vdi(map) => {
+            let header = map.header();
+            info.cluster_size = Some(header.block_size());
+            info.format_specific = Some(Specific::Vdi(Vdi {
+                image_type: match header.kind {
+                    vdi::Kind::Dynamic => "dynamic",
+                    vdi::Kind::Static => "static",
+                },
+                uuid: header.uuid().to_string(),
+                blocks_allocated: header.head.blocks_allocated.get(),
+            }));
+        }
     }
     // Not what the header says, where this is a snapshot.
     info.virtual_size = image.disk().len();

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// The new file; or a block device, which is overwritten in place, with --force
     #[arg(value_name = "FILE", value_parser = args::new_file())]
     target: PathBuf,
-    /// The new file's format: raw or qcow2; without it, its name's ending decides
+    /// The new file's format: raw, qcow2 or vdi; without it, its name's ending decides
     #[arg(short = 'O', long, value_name = "FORMAT", value_parser = args::format)]
     target_format: Option<Format>,
     /// Options of the new format: cluster_size=64k, compat=1.1, ... (`portolan help create` lists them)
@@ -70,11 +70,22 @@ pub(crate) struct Args {
     access: Access,
 }
 
+/// Whether to share ranges of files.
 #[derive(Clone, Copy, ValueEnum)]
-enum When {
+pub(super) enum When {
     Auto,
     Never,
     Always,
+}
+
+impl From<When> for Reflink {
+    fn from(when: When) -> Reflink {
+        match when {
+            When::Auto => Reflink::Auto,
+            When::Never => Reflink::Never,
+            When::Always => Reflink::Always,
+        }
+    }
 }
 
 impl Args {
@@ -95,11 +106,7 @@ impl Args {
                 compress: self.compress,
                 level: self.level,
                 keep_zeros: self.keep_zeros,
-                reflink: match self.reflink {
-                    When::Auto => Reflink::Auto,
-                    When::Never => Reflink::Never,
-                    When::Always => Reflink::Always,
-                },
+                reflink: self.reflink.into(),
                 threads: self.threads,
                 force: self.force,
                 no_flush: self.no_flush,
@@ -136,13 +143,13 @@ pub(super) fn sentence(report: &Report) -> String {
 }
 
 /// Endings of formats that this build does not write: whoever chose one did not mean raw.
-const FOREIGN: &[&str] = &["chart", "ova", "qcow", "qed", "vdi", "vhd", "vhdx", "vmdk", "vpc"];
+const FOREIGN: &[&str] = &["chart", "ova", "qcow", "qed", "vhd", "vhdx", "vmdk", "vpc"];
 
 /// The format that a file's name asks for.
 pub(super) fn by_name(path: &Path) -> Result<Format, Error> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    if ending == "qcow2" {
-        return Ok(Format::Qcow2);
+    if let Some(format) = [Format::Qcow2, Format::Vdi].into_iter().find(|format| format.name() == ending) {
+        return Ok(format);
     }
     if FOREIGN.contains(&ending.as_str()) {
         let what = format!("this build writes no {ending} images; if another format is meant, name it");

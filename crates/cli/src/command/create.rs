@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// How long the disk is: 512M, 20G, ... As long as its backing file, where it has one
     #[arg(value_name = "SIZE", value_parser = size::parse)]
     size: Option<u64>,
-    /// Its format: raw or qcow2; without it, its name's ending decides
+    /// Its format: raw, qcow2 or vdi; without it, its name's ending decides
     #[arg(short, long, value_name = "FORMAT", value_parser = args::format)]
     format: Option<Format>,
     /// The format's options: see below

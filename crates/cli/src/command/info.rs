@@ -104,7 +104,14 @@ fn print(out: &mut Out, info: &Info) -> anyhow::Result<()> {
 }
 
 fn kind(info: &Info) -> String {
-    let Some(Specific::Qcow2(q)) = &info.format_specific else { return info.format.to_owned() };
+    let q = match &info.format_specific {
+        Some(Specific::Qcow2(q)) => q,
+        Some(Specific::Vdi(v)) => {
+            let blocks = info.cluster_size.map(|n| format!(", {} blocks", show(n))).unwrap_or_default();
+            return format!("vdi, {}{blocks}, {} stored, UUID {}", v.image_type, v.blocks_allocated, v.uuid);
+        }
+        None => return info.format.to_owned(),
+    };
     let version = if q.compat == "0.10" { 2 } else { 3 };
     let clusters = info.cluster_size.map(|n| format!(", {} clusters", show(n))).unwrap_or_default();
     let refcounts =

@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::qcow2;
+use crate::{qcow2, vdi};
 use chart::file::Written;
 use chart::{Result, Source, Wait};
 
@@ -18,6 +18,8 @@ pub const LOOK: u64 = 512;
 pub enum Mark {
     /// QEMU's own format.
     Qcow2,
+    /// VirtualBox's.
+    Vdi,
     /// A chart that was written down.
     Chart,
     /// A format that is not read here, by its name.
@@ -35,8 +37,6 @@ const HEAD: &[Sign] = &[
     (0, b"\xbe\xba\xfe\xca\0\0\0\0", "VMDK (SE sparse)"),
     (0, b"vhdxfile", "VHDX"),
     (0, b"conectix", "VHD"),
-    // What stands before it is a text that differs from program to program.
-    (64, b"\x7f\x10\xda\xbe", "VDI"),
     (0, b"QED\0", "QED"),
     (0, b"WithoutFreeSpace", "Parallels"),
     (0, b"WithouFreSpacExt", "Parallels"),
@@ -72,6 +72,9 @@ pub fn probe(source: &dyn Source) -> Result<Option<Mark>> {
 pub fn of_head(head: &[u8]) -> Option<Mark> {
     if qcow2::probe(head) {
         return Some(Mark::Qcow2);
+    }
+    if vdi::probe(head) {
+        return Some(Mark::Vdi);
     }
     if Written::probe(head) {
         return Some(Mark::Chart);

@@ -19,6 +19,8 @@ fn every_mark_is_seen_where_it_belongs_and_only_there() {
         assert_eq!(marked(4096, 2048, mark), None, "{name}");
     }
     assert_eq!(marked(512, 0, b"QFI\xfb"), Some(Mark::Qcow2));
+    // What stands before it is a text that differs from program to program.
+    assert_eq!(marked(512, 64, b"\x7f\x10\xda\xbe"), Some(Mark::Vdi));
     assert_eq!(marked(512, 0, b"{\"portolan_chart\": 1"), Some(Mark::Chart));
 }
 

@@ -15,7 +15,7 @@ fn images_of_other_formats_are_known_by_name() {
         ("raw", "-f raw", None),
         ("sparse.vmdk", "-f vmdk", Some(Mark::Foreign("VMDK"))),
         ("flat.vmdk", "-f vmdk -o subformat=monolithicFlat", Some(Mark::Foreign("VMDK"))),
-        ("vdi", "-f vdi", Some(Mark::Foreign("VDI"))),
+        ("vdi", "-f vdi", Some(Mark::Vdi)),
         ("vhdx", "-f vhdx", Some(Mark::Foreign("VHDX"))),
         ("dynamic.vhd", "-f vpc", Some(Mark::Foreign("VHD"))),
         ("fixed.vhd", "-f vpc -o subformat=fixed", Some(Mark::Foreign("VHD"))),
