@@ -30,6 +30,15 @@ impl Frozen {
         self.gone.store(true, Ordering::SeqCst);
     }
 
+    /// How many nodes a lookup looks into.
+    pub(crate) fn steps(&self, at: u64) -> Result<usize> {
+        chart::check_range(self.view.len, at, 1)?;
+        self.check()?;
+        let (mut steps, history) = (0, &self.history);
+        self.view.answer(history.nodes(), history.shift(), (at, 1), Wait::Allowed, &mut |_| steps += 1)?;
+        Ok(steps)
+    }
+
     /// Refuses a version that is deleted.
     pub(crate) fn check(&self) -> Result<()> {
         if self.gone.load(Ordering::SeqCst) { Err(deleted(self.number)) } else { Ok(()) }

@@ -263,7 +263,9 @@ impl ChartMut for Head {
         let (number, _) = state.writing(self.branch)?;
         let hole = to == To::Hole || mode.may_unmap;
         let word = if hole { self.empty(number) } else { Word::zero(number) };
-        self.edit(&mut state, |edit| edit.clear(from, self.blocks(end), word))?;
+        // Behind the end is nothing to be kept apart.
+        let to = if end >= self.core.view().len { u64::MAX } else { self.blocks(end) };
+        self.edit(&mut state, |edit| edit.clear(from, to, word))?;
         Ok(len)
     }
 
@@ -279,7 +281,7 @@ impl ChartMut for Head {
                 edit.clear(old, new, empty)
             })?;
         } else {
-            self.edit(&mut state, |edit| edit.clear(new, old, empty))?;
+            self.edit(&mut state, |edit| edit.clear(new, u64::MAX, empty))?;
         }
         state.period(number)?.len = len;
         self.core.show_len(len);

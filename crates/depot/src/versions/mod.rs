@@ -311,6 +311,14 @@ impl Versions {
         if run.is_empty() { Ok(()) } else { told(run) }
     }
 
+    /// How many nodes are looked into to find where a byte of a version lives: what a lookup costs, whatever else
+    /// there is.
+    pub fn steps(&self, id: VersionId, at: u64) -> Result<usize> {
+        let (frozen, _disk, _) = self.opened(id)?;
+        let _pin = Pin::on(&[Arc::clone(frozen.epochs())]);
+        frozen.steps(at)
+    }
+
     /// What it takes.
     pub fn usage(&self) -> Usage {
         let mut state = self.history().lock();
