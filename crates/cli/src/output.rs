@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use std::borrow::Cow;
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 /// Standard output, buffered. A reader that goes away early (`| head`) is no error.
 pub(crate) struct Out(BufWriter<StdoutLock<'static>>);
@@ -16,6 +16,11 @@ impl Out {
     pub(crate) fn json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
         serde_json::to_writer_pretty(&mut self.0, value).map_err(io::Error::from)?;
         Ok(writeln!(self.0)?)
+    }
+
+    /// Standard output for bytes that are to arrive as they are. To a terminal they do not.
+    pub(crate) fn bytes(&mut self) -> &mut dyn Write {
+        if io::stdout().is_terminal() { self } else { &mut self.0 }
     }
 
     /// Writes what is still buffered.
@@ -55,6 +60,12 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
 /// Whether the error only says that nobody reads our output any more.
 pub(crate) fn nobody_listens(e: &anyhow::Error) -> bool {
     e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Writing rows goes through the library's error type: an error of the output comes out as itself again.
+pub(crate) fn output_error(e: chart::Error) -> anyhow::Error {
+    let broken = e.os_code() == Some(libc::EPIPE);
+    if broken { std::io::Error::from(std::io::ErrorKind::BrokenPipe).into() } else { e.into() }
 }
 
 /// A moment in UTC, from seconds since 1970: `2026-03-01 12:00:00`.

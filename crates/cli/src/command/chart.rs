@@ -2,7 +2,7 @@
 
 use crate::Exit;
 use crate::args::{self, Access, Input};
-use crate::output::{Out, plain};
+use crate::output::{Out, output_error, plain};
 use crate::progress::Bar;
 use io::replace::Replacement;
 use portolan::listing::{Kind, Row, rows};
@@ -113,12 +113,6 @@ fn json(out: &mut Out, image: &Image, host: bool, watch: Watch<'_>) -> anyhow::R
     })
     .map_err(output_error)?;
     Ok(writeln!(out, "\n]")?)
-}
-
-/// Writing rows goes through the library's error type: an error of the output comes out as itself again.
-fn output_error(e: ::chart::Error) -> anyhow::Error {
-    let broken = e.os_code() == Some(libc::EPIPE);
-    if broken { std::io::Error::from(std::io::ErrorKind::BrokenPipe).into() } else { e.into() }
 }
 
 fn table(out: &mut Out, image: &Image, host: bool, watch: Watch<'_>) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bitmap;
+mod cat;
 mod chart;
 mod check;
 mod commit;
@@ -9,9 +10,11 @@ mod compare;
 mod completions;
 mod convert;
 mod create;
+mod extract;
 mod habits;
 mod help;
 mod info;
+mod ls;
 mod man;
 mod measure;
 mod rebase;
@@ -45,6 +48,9 @@ commands! {
     info => Info,
     chart => Chart,
     compare => Compare,
+    ls => Ls,
+    cat => Cat,
+    extract => Extract,
     convert => Convert,
     create => Create,
     resize => Resize,
@@ -68,7 +74,8 @@ impl Command {
         match self {
             Command::Chart(args) => args.only_looks(),
             Command::Check(args) => args.only_looks(),
-            Command::Info(_) | Command::Measure(_) | Command::Help(_) | Command::Completions(_) => true,
+            Command::Info(_) | Command::Ls(_) | Command::Cat(_) | Command::Measure(_) => true,
+            Command::Help(_) | Command::Completions(_) => true,
             _ => false,
         }
     }

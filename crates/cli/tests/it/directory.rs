@@ -24,7 +24,7 @@ fn awkward(at: &Path) {
     fs::set_permissions(at.join("one"), fs::Permissions::from_mode(0o751)).unwrap();
     fs::hard_link(at.join("large"), at.join("empty directory/../large again")).unwrap();
     symlink("../large", at.join("short link")).unwrap();
-    symlink(format!("/{}", "x/".repeat(900)), at.join("long link")).unwrap();
+    symlink(format!("/{}", "x/".repeat(400)), at.join("long link")).unwrap();
     fs::create_dir(at.join("many")).unwrap();
     (0..700).for_each(|i| fs::write(at.join(format!("many/file {i}")), format!("{i}")).unwrap());
 }
@@ -48,7 +48,7 @@ fn a_directory_is_an_iso_that_xorriso_takes_apart_again() {
     awkward(&dir.join("tree"));
     dir.ok("convert -q tree made.iso");
     // The same over the wire, from a written chart, and closed and opened in between.
-    dir.ok("chart -q -o tree.chart tree");
+    dir.ok("chart -o tree.chart tree");
     assert!(fs::metadata(dir.join("tree.chart")).unwrap().len() < 400_000);
     dir.ok("compare made.iso tree.chart");
     dir.ok("compare made.iso tree");
@@ -76,7 +76,11 @@ fn no_content_is_read_to_serve_a_directory_or_to_chart_it() {
         let trace = fs::read_to_string(dir.join("trace")).unwrap();
         let opened: Vec<&str> = trace
             .lines()
-            .filter(|l| ["\"large\"", "\"one\"", "\"sector\"", "\"bottom\"", "file 1\"", "/large\""].iter().any(|n| l.contains(n)))
+            .filter(|l| {
+                ["\"large\"", "\"one\"", "\"sector\"", "\"bottom\"", "file 1\"", "/large\""]
+                    .iter()
+                    .any(|n| l.contains(n))
+            })
             .collect();
         assert!(opened.is_empty() && trace.contains("level 3"), "{command}: {opened:?}");
     }
@@ -89,10 +93,11 @@ fn a_file_that_changes_underneath_is_an_error_by_its_name_and_nothing_else_suffe
     }
     let dir = Dir::new();
     awkward(&dir.join("tree"));
-    dir.ok("chart -q -o tree.chart tree");
+    dir.ok("chart -o tree.chart tree");
     let rows = dir.ok("chart --json tree").json();
     let at = |name: &str| {
-        let row = rows.as_array().unwrap().iter().find(|r| r["file"].as_str().is_some_and(|f| f.ends_with(name)));
+        let row =
+            rows.as_array().unwrap().iter().find(|r| r["file"].as_str().is_some_and(|f| f.ends_with(name)));
         row.unwrap_or_else(|| panic!("no {name} in {rows}"))["start"].as_u64().unwrap()
     };
     let (large, sector) = (at("/large"), at("/sector"));
@@ -102,7 +107,10 @@ fn a_file_that_changes_underneath_is_an_error_by_its_name_and_nothing_else_suffe
     assert!(ran.code == 1 && ran.err.contains("large"), "{}", ran.err);
     assert!(!dir.join("out.iso").exists());
     let read = |at: u64| {
-        let script = format!("{} convert --help > /dev/null; qemu-io -r -f raw -c 'read {at} 2048' nbd+unix:///?socket=x.sock", env!("CARGO_BIN_EXE_portolan"));
+        let script = format!(
+            "{} convert --help > /dev/null; qemu-io -r -f raw -c 'read {at} 2048' nbd+unix:///?socket=x.sock",
+            env!("CARGO_BIN_EXE_portolan")
+        );
         let out = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
         String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
     };

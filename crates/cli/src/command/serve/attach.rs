@@ -129,7 +129,9 @@ mod tests {
         let disk = |name, writable| {
             let zeros = std::sync::Arc::new(chart::Table::from_extents(512, []).unwrap());
             let disk = chart::Disk::builder("zeros", zeros).build().unwrap();
-            Export { writable, ..Export::new(name, disk) }
+            let mut export = Export::new(name, disk);
+            export.writable = writable;
+            export
         };
         let all = ways(&tcp, &disk("", true), Format::Raw, true).unwrap();
         assert_eq!(all[0].1, "portolan info 'nbds://[::1]:10809/?tls-certificates=DIR'");
