@@ -1,0 +1,170 @@
+//! `portolan ls`
+
+use crate::Exit;
+use crate::args::{self, Access, Input};
+use crate::output::{Out, moment, output_error, plain};
+use portolan::files::listing::{self, Partition, Partitions, Row};
+use portolan::files::{Inside, inside};
+use portolan::size::show;
+use portolan::{Node, Spec, Watch};
+use std::io::Write;
+use std::path::Path;
+
+/// List what is inside a disk: its partitions, or the files of its file system
+///
+/// Nothing is mounted, and nothing needs root. A disk with partitions shows them; one with a file system shows the root
+/// directory, as does the SPEC of a partition. With a path behind it, that directory or file is listed.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    portolan ls disk.qcow2\n  \
+    portolan ls disk.qcow2#1\n  \
+    portolan ls -R disk.qcow2#1:/etc\n  \
+    portolan ls --json disk.qcow2@before-update#1:/var/log | jq '.[].path'")]
+pub(crate) struct Args {
+    /// The disk, or a directory or file inside it: disk.img, disk.img#2, disk.img#2:/etc (see `portolan help spec`)
+    #[arg(value_name = "SPEC", value_parser = args::spec())]
+    spec: Spec,
+    /// Directories below too
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Args {
+    pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
+        match inside(&self.input.apply(&self.spec), &self.access.reading())? {
+            Inside::Partitions(table) if self.json => out.json(&table)?,
+            Inside::Partitions(table) => partitions(out, &table)?,
+            Inside::Node(node) if self.json => json(out, &node, self.recursive)?,
+            Inside::Node(node) => files(out, &node, self.recursive)?,
+        }
+        Ok(Exit::DONE)
+    }
+}
+
+fn partitions(out: &mut Out, table: &Partitions) -> anyhow::Result<()> {
+    writeln!(out, "{}, {}, sectors of {} bytes", table.scheme, table.id, table.sector_size)?;
+    let kind = |p: &Partition| p.type_name.map_or_else(|| p.type_id.clone(), str::to_owned);
+    let width = table.partitions.iter().map(|p| kind(p).chars().count()).max().unwrap_or(0).max("TYPE".len());
+    writeln!(
+        out,
+        "{:>5}  {:>15}  {:>10}  BOOT  {:<width$}  FILES  LABEL / NAME",
+        "#", "START", "SIZE", "TYPE"
+    )?;
+    for p in &table.partitions {
+        let names: Vec<_> = [&p.label, &p.name].into_iter().flatten().map(|name| plain(name)).collect();
+        let line = format!(
+            "{:>5}  {:>15}  {:>10}  {:<4}  {:<width$}  {:<5}  {}",
+            format!("#{}", p.number),
+            p.start,
+            show(p.size),
+            if p.bootable { "*" } else { "" },
+            kind(p),
+            p.file_system.unwrap_or(if p.unreadable.is_some() { "?" } else { "" }),
+            names.join(" / ")
+        );
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    let unreadable = |p: &Partition| p.unreadable.as_ref().map(|why| format!("#{}: {why}", p.number));
+    let notes: Vec<_> =
+        table.notes.iter().cloned().chain(table.partitions.iter().filter_map(unreadable)).collect();
+    if !notes.is_empty() {
+        writeln!(out)?;
+    }
+    notes.iter().try_for_each(|note| writeln!(out, "{}", plain(note)))?;
+    Ok(())
+}
+
+/// A list that is written row by row.
+fn json(out: &mut Out, node: &Node, recursive: bool) -> anyhow::Result<()> {
+    let mut first = true;
+    write!(out, "[")?;
+    let done = listing::files(node, recursive, Watch::default(), |_, rows| {
+        for row in rows {
+            let text =
+                serde_json::to_string(row).map_err(|e| chart::Error::invalid("no JSON").caused_by(e))?;
+            write!(out, "{}{text}", if first { "\n  " } else { ",\n  " })?;
+            first = false;
+        }
+        Ok(())
+    });
+    done.map_err(output_error)?;
+    Ok(writeln!(out, "\n]")?)
+}
+
+fn files(out: &mut Out, node: &Node, recursive: bool) -> anyhow::Result<()> {
+    let mut first = true;
+    let done = listing::files(node, recursive, Watch::default(), |folder, rows| {
+        if recursive && folder.as_os_str().is_empty() {
+            writeln!(out, ".:")?;
+        } else if recursive {
+            writeln!(out, "{}./{}:", if first { "" } else { "\n" }, plain(&folder.to_string_lossy()))?;
+        }
+        first = false;
+        Ok(table(out, rows)?)
+    });
+    done.map_err(output_error)
+}
+
+fn table(out: &mut Out, rows: &[Row]) -> std::io::Result<()> {
+    let size = |row: &Row| match row.device {
+        Some((major, minor)) => format!("{major}, {minor}"),
+        None => row.size.to_string(),
+    };
+    let width = |of: &dyn Fn(&Row) -> usize| rows.iter().map(of).max().unwrap_or(0);
+    let links = width(&|row| row.links.to_string().len());
+    let (uid, gid) = (width(&|row| row.uid.to_string().len()), width(&|row| row.gid.to_string().len()));
+    let sizes = width(&|row| size(row).len());
+    for row in rows {
+        let when = u64::try_from(row.modified_sec).map_or_else(|_| format!("{} s", row.modified_sec), moment);
+        let name = Path::new(&row.path).file_name().unwrap_or_default().to_string_lossy();
+        write!(
+            out,
+            "{}  {:>links$}  {:>uid$} {:>gid$}  {:>sizes$}  {when}  {}",
+            letters(row),
+            row.links,
+            row.uid,
+            row.gid,
+            size(row),
+            plain(&name)
+        )?;
+        match &row.target {
+            Some(target) => writeln!(out, " -> {}", plain(target))?,
+            None => writeln!(out)?,
+        }
+    }
+    Ok(())
+}
+
+/// Kind and mode in ten letters, as `ls -l` writes them.
+fn letters(row: &Row) -> String {
+    let kind = match row.kind {
+        "file" => '-',
+        "directory" => 'd',
+        "symlink" => 'l',
+        "character-device" => 'c',
+        "block-device" => 'b',
+        "fifo" => 'p',
+        _ => 's',
+    };
+    let mut letters = String::from(kind);
+    for (shift, special, set, unset) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')]
+    {
+        let bits = row.mode >> shift;
+        letters.push(if bits & 4 == 0 { '-' } else { 'r' });
+        letters.push(if bits & 2 == 0 { '-' } else { 'w' });
+        letters.push(match (row.mode & special != 0, bits & 1 != 0) {
+            (true, true) => set,
+            (true, false) => unset,
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    letters
+}
