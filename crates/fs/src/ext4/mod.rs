@@ -16,6 +16,7 @@ mod hash;
 mod htree;
 mod indirect;
 mod inode;
+mod journal;
 mod layout;
 mod link;
 mod map;
@@ -43,17 +44,15 @@ pub fn probe(disk: &Disk) -> Result<bool> {
 
 /// Opens the file system on a disk, as `e2fsck` would leave it if it only replayed the journal.
 pub fn open(disk: Arc<Disk>) -> Result<Ext4> {
-    let volume = Volume::open(disk)?;
-    if volume.superblock.incompat.has(feature::Incompat::RECOVER) {
-        let journal = volume.superblock.journal_inum;
-        let what = format!("this ext4 file system has a journal (inode {journal}) that was not replayed");
-        return Err(Error::unsupported(what));
+    let mut volume = Arc::new(Volume::open(disk)?);
+    if let Some(replayed) = journal::replayed(&volume)? {
+        volume = Arc::new(Volume::open(replayed)?);
     }
     let root = volume.inode(Inode(layout::ROOT_INO.into()))?;
     if root.kind != Kind::Directory {
         return Err(Error::corrupt("the root of the file system is no directory").at(root.at));
     }
-    Ok(Ext4 { volume: Arc::new(volume) })
+    Ok(Ext4 { volume })
 }
 
 impl FileSystem for Ext4 {

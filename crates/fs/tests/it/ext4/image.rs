@@ -28,6 +28,13 @@ impl Image {
         self.dir.path().join("image")
     }
 
+    /// Its bytes as they are now, as another image.
+    pub(crate) fn copy(&self) -> Image {
+        let copy = Image { dir: tempfile::tempdir().unwrap() };
+        peer::run("cp", &["--sparse=always".as_ref(), self.path().as_os_str(), copy.path().as_os_str()]);
+        copy
+    }
+
     pub(crate) fn open(&self) -> fs::ext4::Ext4 {
         fs::ext4::open(open(&self.path())).unwrap()
     }
