@@ -30,6 +30,8 @@ pub struct Export {
     pub dirt: Vec<Arc<dyn Dirt>>,
     /// Whether clients may ask where each range lives: they learn offsets and how many sources there are.
     pub places: bool,
+    /// A number of its own among all of this process.
+    pub(crate) number: u64,
     pub(crate) order: Order,
     pub(crate) in_place: InPlace,
 }
@@ -37,7 +39,9 @@ pub struct Export {
 impl Export {
     /// Serves `disk` as `name`, writable where the disk is.
     pub fn new(name: impl Into<String>, disk: Arc<Disk>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Export {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             description: String::new(),
             writable: disk.is_writable(),

@@ -1,13 +1,14 @@
 //! Carrying requests out: on the connection's own thread with `Wait::Never`, or on a proxy with `Wait::Allowed`.
 
 use super::buffer::Output;
+use super::conn::Conn;
 use super::failure::{Failure, Stop};
 use super::limits::{IN_PLACE, IN_PLACE_PATIENCE, IN_PLACE_PAUSE, Limits, PIECE};
 use super::reply::{self, Chunks};
 use super::session::Session;
 use super::status;
 use crate::counters::Tally;
-use chart::{LeafPlace, Purpose, SetMode, To, Wait};
+use chart::{Kind, LeafPlace, Purpose, SetMode, To, Wait};
 use io::nbd::wire::{Code, Command, CommandFlags, Headers, Request};
 use std::time::Instant;
 
@@ -18,10 +19,11 @@ const HOLE_MIN: u64 = 512;
 const READ_TRIES: usize = 3;
 
 /// What a request for caching reads at a time.
-const CACHE_STEP: u64 = 1 << 20;
+pub(super) const CACHE_STEP: u64 = 1 << 20;
 
 /// One request, with what it is carried out on and with.
 pub(super) struct Act<'a> {
+    pub(super) conn: &'a Conn,
     pub(super) session: &'a Session,
     pub(super) limits: &'a Limits,
     pub(super) request: &'a Request,
@@ -223,20 +225,34 @@ impl Act<'_> {
         self.must_wait()?;
         let export = &self.session.export;
         let may_unmap = to == To::Hole || !self.has(CommandFlags::NO_HOLE);
-        let mode = SetMode { may_unmap, fast_only: self.has(CommandFlags::FAST_ZERO) };
         let end = self.request.offset.saturating_add(self.request.len);
-        // Fast or not at all: whether that is so has to be known of the whole before any of it is changed.
-        let piece = if mode.fast_only { u64::MAX } else { PIECE };
+        let mut mode = SetMode { may_unmap, fast_only: self.has(CommandFlags::FAST_ZERO) };
         let mut at = self.request.offset;
         while at < end {
-            let next =
-                at.checked_div(piece).and_then(|n| n.checked_add(1)).and_then(|n| n.checked_mul(piece));
-            let len = next.unwrap_or(u64::MAX).min(end).saturating_sub(at);
-            let _held = export.order.hold(at, len);
-            export.disk.set(at, len, to, mode)?;
+            self.check_wanted()?;
+            let len = PIECE.saturating_sub(at % PIECE).min(end.saturating_sub(at));
+            let held = export.order.hold(at, len);
+            match export.disk.set(at, len, to, mode) {
+                // Fast or not at all, but some of it was done and was fast: with the rest, however slow, all of it is
+                // faster than writing zeros. A failure must leave everything as it was.
+                Err(e) if e.kind() == Kind::Unsupported && mode.fast_only && at > self.request.offset => {
+                    mode.fast_only = false;
+                    continue;
+                }
+                set => set?,
+            }
+            drop(held);
             at = at.saturating_add(len);
         }
         self.make_durable()
+    }
+
+    /// What is done piece by piece is given up where nobody waits for it any more.
+    fn check_wanted(&self) -> Result<(), Stop> {
+        if self.conn.is_gone() {
+            return Err(Stop::refused(Code::ESHUTDOWN, "nobody waits for this any more"));
+        }
+        Ok(())
     }
 
     /// Reads what will be wanted, so that it is at hand then. At most what one read may be: it is only advice.
@@ -246,6 +262,7 @@ impl Act<'_> {
         let end = self.request.offset.saturating_add(self.request.len.min(u64::from(self.limits.request)));
         let mut at = self.request.offset;
         while at < end {
+            self.check_wanted()?;
             let len = end.saturating_sub(at).min(CACHE_STEP);
             let into = out.room(usize::try_from(len).unwrap_or(0));
             self.session.export.disk.read_at(at, into, Wait::Allowed)?;

@@ -1,21 +1,26 @@
 //! The two buffers of a connection's thread, which are never cleared between requests.
 
-/// How large a buffer for replies may stay between batches.
-const KEEP: usize = 1 << 20;
+use super::means::Means;
+use std::sync::Arc;
 
-/// Memory is asked for in multiples of this.
-const STEP: usize = 64 << 10;
+/// With how much room for what is received a connection begins. It grows to what is wanted where that was too little.
+const BEGINNING: usize = 8 << 10;
 
-/// Replies under way: headers and data, one after another.
-#[derive(Default)]
+/// Replies under way: headers and data, one after another. The memory is the pool's, and goes back with the replies.
 pub(super) struct Output {
     /// All of it initialised, so that room in it costs nothing the second time.
     bytes: Vec<u8>,
     used: usize,
     head: Vec<u8>,
+    means: Arc<Means>,
 }
 
 impl Output {
+    /// With nothing in it.
+    pub(super) fn new(means: &Arc<Means>) -> Self {
+        Output { bytes: Vec::new(), used: 0, head: Vec::new(), means: Arc::clone(means) }
+    }
+
     /// How much is in it.
     pub(super) fn len(&self) -> usize {
         self.used
@@ -35,10 +40,19 @@ impl Output {
     pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
         let (from, to) = (self.used, self.used.saturating_add(len));
         if self.bytes.len() < to {
-            self.bytes.resize(to.next_multiple_of(STEP), 0);
+            self.grow(to);
         }
         self.used = to;
         self.bytes.get_mut(from..to).unwrap_or_default()
+    }
+
+    #[cold]
+    fn grow(&mut self, len: usize) {
+        let mut larger = self.means.pool.take(len);
+        if let Some(into) = larger.get_mut(..self.used) {
+            into.copy_from_slice(self.filled());
+        }
+        self.means.pool.give(std::mem::replace(&mut self.bytes, larger));
     }
 
     /// Appends what `write` appends.
@@ -62,26 +76,31 @@ impl Output {
         (std::mem::take(&mut self.bytes), std::mem::take(&mut self.used))
     }
 
-    /// Begins anew, and lets go of memory that only a rare request needs.
+    /// Begins anew, and lets go of the memory.
     pub(super) fn clear(&mut self) {
         self.used = 0;
-        if self.bytes.len() > KEEP {
-            self.bytes = Vec::new();
-        }
+        self.means.pool.give(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
 /// What was received and not parsed yet.
 pub(super) struct Input {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
+    most: usize,
     start: usize,
     end: usize,
 }
 
 impl Input {
-    /// Room for `len` bytes.
-    pub(super) fn new(len: usize) -> Self {
-        Input { bytes: std::iter::repeat_n(0, len).collect(), start: 0, end: 0 }
+    /// Room for `most` bytes, when they come.
+    pub(super) fn new(most: usize) -> Self {
+        Input { bytes: vec![0; most.min(BEGINNING)], most, start: 0, end: 0 }
     }
 
     /// What is in it.
@@ -97,17 +116,24 @@ impl Input {
         }
     }
 
-    /// Where the next bytes go: at least `least` of them, as far as the whole has room for that.
+    /// Where the next bytes go: at least `least` of them, as far as the whole may have room for that.
     pub(super) fn space(&mut self, least: usize) -> &mut [u8] {
         if self.bytes.len().saturating_sub(self.end) < least {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end.saturating_sub(self.start));
+            let wanted = self.end.saturating_add(least).min(self.most);
+            if self.bytes.len() < wanted {
+                self.bytes.resize(wanted, 0);
+            }
         }
         self.bytes.get_mut(self.end..).unwrap_or_default()
     }
 
-    /// `len` bytes were received into that.
+    /// `len` bytes were received into that. Where they filled it there may be more: it grows.
     pub(super) fn filled_by(&mut self, len: usize) {
         self.end = self.end.saturating_add(len).min(self.bytes.len());
+        if self.end == self.bytes.len() && self.end < self.most {
+            self.bytes.resize(self.end.saturating_mul(2).min(self.most), 0);
+        }
     }
 }

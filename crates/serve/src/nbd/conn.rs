@@ -6,14 +6,18 @@
 
 use super::buffer::Output;
 use super::limits::Limits;
+use super::means::{Means, Share};
 use chart::{Error, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, SendFlags, Shutdown, recv, recvmsg, send, shutdown, sockopt,
+};
 use std::collections::VecDeque;
+use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What is asked of the system for what is sent and not yet read; it may give less.
@@ -35,6 +39,8 @@ pub(super) struct Conn {
     socket: OwnedFd,
     /// Wakes the connection's thread while it waits for several things.
     bell: OwnedFd,
+    /// What it shares with all others.
+    pub(super) means: Arc<Means>,
     pending: Mutex<VecDeque<Part>>,
     has_pending: AtomicBool,
     in_flight: AtomicUsize,
@@ -49,6 +55,8 @@ struct Part {
     bytes: Vec<u8>,
     from: usize,
     to: usize,
+    /// It is held until the client takes it.
+    _share: Share,
 }
 
 /// What came of receiving.
@@ -63,7 +71,7 @@ pub(super) enum Received {
 
 impl Conn {
     /// Takes over a connected socket.
-    pub(super) fn new(client: u64, socket: OwnedFd) -> Result<Conn> {
+    pub(super) fn new(client: u64, socket: OwnedFd, means: &Arc<Means>) -> Result<Conn> {
         // Only to save the client waiting: without it, all is slower and the same.
         let _ = sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER);
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(system)?;
@@ -71,6 +79,7 @@ impl Conn {
             client,
             socket,
             bell,
+            means: Arc::clone(means),
             pending: Mutex::default(),
             has_pending: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -94,21 +103,21 @@ impl Conn {
     /// Receives what is there, or waits for something if it may.
     pub(super) fn receive(&self, into: &mut [u8], may_wait: bool) -> Result<Received> {
         let flags = if may_wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
-        loop {
-            match recv(&self.socket, &mut *into, flags) {
-                Ok((0, _)) => return Ok(Received::End),
-                Ok((len, _)) => return Ok(Received::Bytes(len)),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(Received::Nothing),
-                Err(Errno::CONNRESET) => return Ok(Received::End),
-                Err(e) => return Err(system(e)),
-            }
-        }
+        received(|| recv(&self.socket, &mut *into, flags).map(|(len, _)| len))
+    }
+
+    /// The same into two places, one after the other: the rest of a payload, and what comes after it.
+    pub(super) fn receive_both(&self, rest: &mut [u8], after: &mut [u8], may_wait: bool) -> Result<Received> {
+        let flags = if may_wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        received(|| {
+            let mut both = [IoSliceMut::new(rest), IoSliceMut::new(after)];
+            recvmsg(&self.socket, &mut both, &mut RecvAncillaryBuffer::default(), flags).map(|m| m.bytes)
+        })
     }
 
     /// Sends all of this, waiting for the client until the deadline. For the handshake, where nobody else sends.
     pub(super) fn say(&self, bytes: &[u8], deadline: Instant) -> Result<()> {
-        let mut out = Output::default();
+        let mut out = Output::new(&self.means);
         out.room(bytes.len()).copy_from_slice(bytes);
         self.send(&mut out);
         let sent = self.wait_until(Some(deadline), || !self.has_pending())?;
@@ -135,15 +144,16 @@ impl Conn {
             return out.clear();
         }
         let rest = out.filled().get(sent..).unwrap_or_default();
+        let share = self.means.budget.hold(u64::try_from(rest.len()).unwrap_or(u64::MAX));
         let part = if rest.len() <= SMALL_REST {
             // Not the whole buffer for a few bytes of it: it would be held as long as they are.
             let bytes = rest.to_vec();
             let to = bytes.len();
             out.clear();
-            Part { bytes, from: 0, to }
+            Part { bytes, from: 0, to, _share: share }
         } else {
             let (bytes, to) = out.take();
-            Part { bytes, from: sent, to }
+            Part { bytes, from: sent, to, _share: share }
         };
         pending.push_back(part);
         self.has_pending.store(true, SeqCst);
@@ -183,8 +193,8 @@ impl Conn {
                 pending.clear();
             } else if part.from < part.to {
                 return;
-            } else {
-                pending.pop_front();
+            } else if let Some(part) = pending.pop_front() {
+                self.means.pool.give(part.bytes);
             }
         }
         self.has_pending.store(false, SeqCst);
@@ -244,15 +254,21 @@ impl Conn {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
-    /// Whether nothing of this connection is in the array or with a proxy.
+    /// How many requests of this connection are in the array or with a proxy.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(SeqCst)
+    }
+
+    /// Whether there are none.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.load(SeqCst) == 0
+        self.in_flight() == 0
     }
 
     /// A request of so many bytes goes into the array.
-    pub(super) fn begin(&self, bytes: u64) {
+    pub(super) fn begin(&self, bytes: u64) -> Share {
         self.in_flight.fetch_add(1, SeqCst);
         self.in_flight_bytes.fetch_add(bytes, SeqCst);
+        self.means.budget.hold(bytes)
     }
 
     /// It has been replied to.
@@ -264,11 +280,12 @@ impl Conn {
         }
     }
 
-    /// Whether one more request of so many bytes may go into the array now.
+    /// Whether one more request of so many bytes may go into the array now. One always may: what others hold must not
+    /// keep a connection waiting for ever.
     pub(super) fn has_room(&self, bytes: u64, limits: &Limits) -> bool {
         let held = self.in_flight_bytes.load(SeqCst);
-        let fits = held.saturating_add(bytes) <= limits.in_flight_bytes;
-        self.is_idle() || (fits && self.in_flight.load(SeqCst) < limits.in_flight)
+        let fits = held.saturating_add(bytes) <= limits.in_flight_bytes && self.means.budget.has_room(bytes);
+        self.is_idle() || (fits && self.in_flight() < limits.in_flight)
     }
 
     /// Waits until a request of so many bytes may go into the array.
@@ -330,6 +347,20 @@ impl Conn {
             self.push_pending();
         }
         Ok(happened)
+    }
+}
+
+/// What came of receiving, tried again where a signal came between.
+fn received(mut attempt: impl FnMut() -> rustix::io::Result<usize>) -> Result<Received> {
+    loop {
+        match attempt() {
+            Ok(0) => return Ok(Received::End),
+            Ok(len) => return Ok(Received::Bytes(len)),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(Received::Nothing),
+            Err(Errno::CONNRESET) => return Ok(Received::End),
+            Err(e) => return Err(system(e)),
+        }
     }
 }
 

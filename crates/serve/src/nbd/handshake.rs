@@ -191,11 +191,12 @@ impl<'s> Handshake<'s> {
 
     fn headers(&mut self, option: Opt, headers: Headers) -> Result<Step> {
         match (self.headers, headers) {
-            (Headers::Extended, _) => {
+            // There is no way back from extended headers: that is what this error says.
+            (Headers::Extended, Headers::Structured) => {
                 self.refuse(option, Rep::ERR_EXT_HEADER_REQD, "extended headers are agreed on already")
             }
-            (Headers::Structured, Headers::Structured) => {
-                self.refuse(option, Rep::ERR_INVALID, "structured replies are agreed on already")
+            (agreed, asked) if agreed == asked => {
+                self.refuse(option, Rep::ERR_INVALID, "that is agreed on already")
             }
             _ => {
                 self.headers = headers;
@@ -248,6 +249,10 @@ impl<'s> Handshake<'s> {
     }
 
     fn export_name(&mut self, payload: &[u8]) -> Result<Step> {
+        if self.headers == Headers::Extended {
+            // Nor can it say this. QEMU ends such a connection too.
+            return Err(Error::invalid("a client asked for an export the old way, with extended headers"));
+        }
         let name = std::str::from_utf8(payload).ok();
         let Some(export) = name.and_then(|name| self.server.export(name)) else {
             return Err(Error::not_found("a client asked for an export that is not there"));

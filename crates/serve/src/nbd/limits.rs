@@ -28,6 +28,17 @@ pub const IN_PLACE_PATIENCE: Duration = Duration::from_millis(2);
 /// For how long proxies carry out all writes after that.
 pub const IN_PLACE_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long a request is that a proxy may help with while the connection's own thread goes on to the next: so long that
+/// copying it takes longer than waking somebody.
+pub const LONG: u64 = 128 << 10;
+
+/// With how many requests of one connection at a time. Whoever sends many has two processors at work, and leaves the
+/// proxies to others.
+pub const HELPED: usize = 2;
+
+/// What every request counts for in the array, however little it carries.
+pub const REQUEST_BYTES: u64 = 4 << 10;
+
 /// What a server's owner may set.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -37,6 +48,9 @@ pub struct Limits {
     pub in_flight: usize,
     /// How many bytes those may hold: payloads on their way in, replies on their way out.
     pub in_flight_bytes: u64,
+    /// How many bytes all connections may hold together; where that is reached, each may still have one request under
+    /// way.
+    pub total_bytes: u64,
     /// How many connections there may be.
     pub connections: usize,
     /// How long a handshake may take, TLS included.
@@ -54,6 +68,7 @@ impl Default for Limits {
             request: PAYLOAD_MAX,
             in_flight: 256,
             in_flight_bytes: 64 << 20,
+            total_bytes: 512 << 20,
             connections: 256,
             handshake: Duration::from_secs(10),
             idle: None,

@@ -4,7 +4,7 @@ use chart::{Error, Result, ResultExt as _};
 use rustix::net::{AddressFamily, getsockname, sockopt};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,21 @@ use std::time::Duration;
 pub struct Listener {
     socket: Socket,
     /// What to remove when it closes.
-    path: Option<PathBuf>,
+    path: Option<Entry>,
+}
+
+/// A socket's name in the file system.
+struct Entry {
+    path: PathBuf,
+    /// Device and inode: what was made here, and not what somebody has put in its place.
+    is: (u64, u64),
+}
+
+impl Entry {
+    fn of(path: &Path) -> std::io::Result<Entry> {
+        let found = std::fs::symlink_metadata(path)?;
+        Ok(Entry { path: path.to_owned(), is: (found.dev(), found.ino()) })
+    }
 }
 
 enum Socket {
@@ -32,8 +46,8 @@ impl Listener {
             std::fs::remove_file(path).in_path(path)?;
         }
         let socket = UnixListener::bind(path).in_path(path)?;
-        let listener = Listener { socket: Socket::Unix(socket), path: Some(path.to_owned()) };
-        listener.ready()
+        let path = Some(Entry::of(path).in_path(path)?);
+        Listener { socket: Socket::Unix(socket), path }.ready()
     }
 
     /// A port. Anything but this machine itself is reached in the clear, so that has to be allowed.
@@ -136,8 +150,9 @@ impl std::fmt::Debug for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // Somebody may have removed it already.
+        let Some(Entry { path, is }) = &self.path else { return };
+        // Somebody may have removed it already, and another server listen under the same name.
+        if Entry::of(path).is_ok_and(|now| now.is == *is) {
             let _ = std::fs::remove_file(path);
         }
     }

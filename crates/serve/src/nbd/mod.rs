@@ -3,7 +3,7 @@
 //! [`server`] holds what is served and the threads; [`listen`] is where clients come from; `handshake` agrees with
 //! a client on an export and makes a `session` of it; `talk` is one connection's thread, which parses requests in
 //! batches and answers at once what is at hand; `act` carries a request out, there or on a proxy; `reply` and
-//! `status` say how it went; `conn` is what a connection's thread and the proxies share.
+//! `status` say how it went; `conn` is what a connection's thread and the proxies share, `means` what all connections do.
 //!
 //! What is promised of overlapping requests: a read and a write are whole. Every history of reads and writes, over
 //! any number of connections, is one in which each happened at one moment between its request and its reply. Trims
@@ -26,6 +26,7 @@ mod failure;
 mod handshake;
 pub mod limits;
 pub mod listen;
+mod means;
 mod notices;
 mod reply;
 pub mod server;

@@ -4,6 +4,7 @@ use super::conn::Conn;
 use super::handshake::{Handshake, Outcome, Shaken};
 use super::limits::Limits;
 use super::listen::Listener;
+use super::means::Means;
 use super::notices::{Notice, Notices};
 use super::talk::{Job, Proxy, Talk};
 use super::tls::Tls;
@@ -19,6 +20,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 /// What a connection's thread needs of stack; most of it is never touched.
 const STACK: usize = 256 << 10;
 
+/// How long the last notices may take to be heard.
+const LAST_NOTICES: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What to serve, and how.
 pub struct Config {
     /// The exports. Names must differ.
@@ -31,7 +35,7 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Whether the server ends when those have gone who have chosen an export.
     pub once: bool,
-    /// Hears of connections that broke the protocol or could not be served.
+    /// Hears of connections that broke the protocol or could not be served, on a thread of its own.
     pub notice: Box<Notice>,
 }
 
@@ -59,6 +63,7 @@ pub struct Server {
     notices: Arc<Notices>,
     counters: Arc<Counters>,
     array: Arc<Array<Job>>,
+    means: Arc<Means>,
     proxies: Mutex<Option<Proxies>>,
     clients: Mutex<HashMap<u64, Arc<Conn>>>,
     left: Condvar,
@@ -76,8 +81,10 @@ impl Server {
         config.exports.into_iter().try_for_each(|export| add(&mut exports, export))?;
         let (limits, counters) = (Arc::new(config.limits), Arc::new(Counters::default()));
         let array: Arc<Array<Job>> = Arc::new(Array::new(config.proxies));
+        array.set_several(exports.len() > 1);
+        let means = Means::new(limits.total_bytes);
         let proxies = Proxies::start(&array, config.proxies, || {
-            let mut proxy = Proxy::new(Arc::clone(&limits), Arc::clone(&counters));
+            let mut proxy = Proxy::new(Arc::clone(&limits), Arc::clone(&counters), &means);
             move |job| proxy.act(job)
         });
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(std::io::Error::from);
@@ -89,6 +96,7 @@ impl Server {
             notices: Arc::new(Notices::new(config.notice)),
             counters,
             array,
+            means,
             proxies: Mutex::new(Some(proxies.during(|| "starting the proxies".to_owned())?)),
             clients: Mutex::default(),
             left: Condvar::new(),
@@ -111,14 +119,19 @@ impl Server {
 
     /// Serves one more, for whoever asks from now on.
     pub fn offer(&self, export: Export) -> Result<()> {
-        add(&mut self.exports.write().unwrap_or_else(PoisonError::into_inner), export)
+        let mut exports = self.exports.write().unwrap_or_else(PoisonError::into_inner);
+        add(&mut exports, export)?;
+        self.array.set_several(exports.len() > 1);
+        Ok(())
     }
 
     /// Serves one no more to whoever asks from now on. Those who have chosen it keep it.
     pub fn withdraw(&self, name: &str) -> Option<Arc<Export>> {
         let mut exports = self.exports.write().unwrap_or_else(PoisonError::into_inner);
         let at = exports.iter().position(|e| e.name == name)?;
-        Some(exports.remove(at))
+        let export = exports.remove(at);
+        self.array.set_several(exports.len() > 1);
+        Some(export)
     }
 
     /// The limits.
@@ -210,7 +223,7 @@ impl Server {
         if self.stopping.load(SeqCst) {
             return Err(Error::unavailable("the server is stopping"));
         }
-        let conn = Arc::new(Conn::new(self.next.fetch_add(1, Relaxed), socket)?);
+        let conn = Arc::new(Conn::new(self.next.fetch_add(1, Relaxed), socket, &self.means)?);
         clients.insert(conn.client, Arc::clone(&conn));
         self.counters.connections.fetch_add(1, Relaxed);
         Ok(conn)
@@ -218,7 +231,7 @@ impl Server {
 
     /// A client goes on over another socket: TLS has come between.
     pub(super) fn replace(&self, old: &Conn, socket: OwnedFd) -> Result<Arc<Conn>> {
-        let conn = Arc::new(Conn::new(old.client, socket)?);
+        let conn = Arc::new(Conn::new(old.client, socket, &self.means)?);
         let mut clients = self.clients();
         clients.insert(conn.client, Arc::clone(&conn));
         if self.stopping.load(SeqCst) {
@@ -307,6 +320,7 @@ impl Server {
         // All are flushed, whatever became of the others; the first failure is told.
         let flushed: Vec<Result<()>> =
             self.exports().iter().filter(|e| e.writable).map(|e| e.flush()).collect();
+        self.notices.finish(LAST_NOTICES);
         flushed.into_iter().collect()
     }
 }

@@ -1,15 +1,16 @@
 //! One connection's thread: hears requests in batches, answers at once what is at hand, and puts the rest into the
 //! array.
 
-use super::act::Act;
+use super::act::{Act, CACHE_STEP};
 use super::buffer::{Input, Output};
 use super::conn::{Conn, Received};
 use super::failure::Failure;
-use super::limits::{BATCH, IN_PLACE, Limits};
+use super::limits::{BATCH, HELPED, LONG, Limits, REQUEST_BYTES};
+use super::means::{Means, Share};
 use super::reply;
 use super::session::Session;
 use super::status;
-use crate::array::Array;
+use crate::array::{Array, Lane};
 use crate::counters::{Counters, Tally};
 use chart::{Error, Result, Wait};
 use io::nbd::wire::{Command, Request};
@@ -21,20 +22,42 @@ use std::time::Instant;
 const INPUT: usize = 64 << 10;
 
 /// How much room there is for that at the least.
-const INPUT_LEAST: usize = INPUT / 4;
+const INPUT_LEAST: usize = INPUT / 8;
 
 /// Longer payloads get memory of their own, and are received straight into it.
 const SMALL: usize = 32 << 10;
+
+/// How much is received of what comes after such a payload: the next request, and not the payload of that.
+const AFTER: usize = 64;
 
 /// A request for a proxy.
 pub(super) struct Job {
     conn: Arc<Conn>,
     session: Arc<Session>,
     request: Request,
-    payload: Vec<u8>,
+    payload: Payload,
     /// How many bytes of the connection's share it takes.
     bytes: u64,
+    /// The same of what all connections may hold.
+    _share: Share,
     heard: Instant,
+}
+
+/// What is to be written, in memory that may be longer.
+#[derive(Default)]
+struct Payload {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Payload {
+    fn of(bytes: &[u8]) -> Self {
+        Payload { bytes: bytes.to_vec(), len: bytes.len() }
+    }
+
+    fn filled(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
 }
 
 /// A connection past its handshake.
@@ -46,8 +69,6 @@ pub(super) struct Talk<'s> {
     array: &'s Array<Job>,
     input: Input,
     output: Output,
-    /// Where a long payload is received.
-    payload: Vec<u8>,
     tally: Tally,
     heard: Instant,
 }
@@ -78,8 +99,7 @@ impl<'s> Talk<'s> {
             counters,
             array,
             input: Input::new(INPUT),
-            output: Output::default(),
-            payload: Vec::new(),
+            output: Output::new(&conn.means),
             tally: Tally::default(),
             heard: Instant::now(),
         }
@@ -135,7 +155,7 @@ impl<'s> Talk<'s> {
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         if len > SMALL {
             self.input.eat(head);
-            return self.long(&request, len);
+            return self.long(request, len);
         }
         let whole = head.saturating_add(len);
         if have < whole {
@@ -145,69 +165,90 @@ impl<'s> Talk<'s> {
             return Ok(Next::Goodbye);
         }
         self.count(&request);
-        let payload = self.input.filled().get(head..whole).unwrap_or_default();
-        let act = Act {
-            session: &self.session,
-            limits: self.limits,
-            request: &request,
-            payload,
-            wait: Wait::Never,
-        };
-        if act.answer(&mut self.output, &mut self.tally) {
-            self.tally.at_once = self.tally.at_once.saturating_add(1);
-        } else {
-            let payload = payload.to_vec();
-            self.put(request, payload)?;
+        let more = have >= whole.saturating_add(head);
+        let done = request.command == Command::READ
+            && request.len >= LONG
+            && more
+            && self.lend(request, Payload::default()).is_ok();
+        if !done {
+            let payload = self.input.filled().get(head..whole).unwrap_or_default();
+            let act = Act {
+                conn: &self.conn,
+                session: &self.session,
+                limits: self.limits,
+                request: &request,
+                payload,
+                wait: Wait::Never,
+            };
+            if act.answer(&mut self.output, &mut self.tally) {
+                self.tally.at_once = self.tally.at_once.saturating_add(1);
+            } else {
+                let payload = Payload::of(payload);
+                self.put(request, payload)?;
+            }
         }
         self.input.eat(whole);
         Ok(Next::Done)
     }
 
     /// A request whose payload is long: received into memory of its own.
-    fn long(&mut self, request: &Request, len: usize) -> Result<Next> {
+    fn long(&mut self, request: Request, len: usize) -> Result<Next> {
         self.send();
-        let mut payload = std::mem::take(&mut self.payload);
-        if payload.capacity() < len {
-            // Zeroed memory is only taken when it is written: by what the client sends, not by what it announces.
-            payload = vec![0; len];
-        }
-        payload.resize(len, 0);
-        let mut have = self.input.filled().len().min(len);
-        if let (Some(into), Some(from)) = (payload.get_mut(..have), self.input.filled().get(..have)) {
-            into.copy_from_slice(from);
-        }
-        self.input.eat(have);
-        while let Some(rest) = payload.get_mut(have..).filter(|rest| !rest.is_empty()) {
-            // Replies go out meanwhile: there are clients that read one before they send the rest of a payload.
-            let quiet = self.conn.is_idle() && !self.conn.has_pending();
-            match self.conn.receive(rest, quiet)? {
-                Received::Bytes(more) => have = have.saturating_add(more),
-                Received::End => return Ok(Next::Goodbye),
-                Received::Nothing if quiet => return Err(silent()),
-                Received::Nothing => self.wait(true)?,
-            }
-        }
-        if request.command == Command::DISC {
+        let mut payload = Payload { bytes: self.conn.means.pool.take(len), len };
+        if !self.receive(&mut payload)? || request.command == Command::DISC {
             return Ok(Next::Goodbye);
         }
         self.heard = Instant::now();
-        self.count(request);
+        self.count(&request);
+        let more = self.input.filled().len() >= self.session.headers.request_len();
+        if request.command == Command::WRITE && request.len >= LONG && more {
+            match self.lend(request, payload) {
+                Ok(()) => return Ok(Next::Done),
+                Err(given_back) => payload = given_back,
+            }
+        }
         let act = Act {
+            conn: &self.conn,
             session: &self.session,
             limits: self.limits,
-            request,
-            payload: &payload,
+            request: &request,
+            payload: payload.filled(),
             wait: Wait::Never,
         };
         if act.answer(&mut self.output, &mut self.tally) {
             self.tally.at_once = self.tally.at_once.saturating_add(1);
-            if payload.capacity() <= IN_PLACE {
-                self.payload = payload;
-            }
+            self.conn.means.pool.give(payload.bytes);
         } else {
-            self.put(*request, payload)?;
+            self.put(request, payload)?;
         }
         Ok(Next::Done)
+    }
+
+    /// Receives all of a long payload, and the request that comes next if it is there; `false` when the client goes.
+    fn receive(&mut self, payload: &mut Payload) -> Result<bool> {
+        let into = payload.bytes.get_mut(..payload.len).unwrap_or_default();
+        let mut have = self.input.filled().len().min(into.len());
+        if let (Some(into), Some(from)) = (into.get_mut(..have), self.input.filled().get(..have)) {
+            into.copy_from_slice(from);
+        }
+        self.input.eat(have);
+        while let Some(rest) = into.get_mut(have..).filter(|rest| !rest.is_empty()) {
+            // Replies go out meanwhile: there are clients that read one before they send the rest of a payload.
+            let quiet = self.conn.is_idle() && !self.conn.has_pending();
+            let missing = rest.len();
+            let after = self.input.space(AFTER);
+            let after = after.get_mut(..AFTER).unwrap_or_default();
+            match self.conn.receive_both(rest, after, quiet)? {
+                Received::Bytes(more) => {
+                    have = have.saturating_add(more.min(missing));
+                    self.input.filled_by(more.saturating_sub(missing));
+                }
+                Received::End => return Ok(false),
+                Received::Nothing if quiet => return Err(silent()),
+                Received::Nothing => self.wait(true)?,
+            }
+        }
+        Ok(true)
     }
 
     fn count(&mut self, request: &Request) {
@@ -225,27 +266,54 @@ impl<'s> Talk<'s> {
         }
     }
 
-    /// Puts a request into the array, when this connection may have one more under way.
-    fn put(&mut self, request: Request, payload: Vec<u8>) -> Result<()> {
+    /// How much is held for a request that is not answered at once.
+    fn cost(&self, request: &Request, payload: &Payload) -> u64 {
         let reply = match request.command {
             Command::READ => request.len,
             Command::BLOCK_STATUS => status::longest(&self.session),
+            Command::CACHE => CACHE_STEP,
             _ => 0,
         };
-        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX).saturating_add(reply);
+        let payload = u64::try_from(payload.bytes.len()).unwrap_or(u64::MAX);
+        REQUEST_BYTES.saturating_add(payload).saturating_add(reply)
+    }
+
+    fn job(&mut self, request: Request, payload: Payload, bytes: u64) -> (Lane, Job) {
+        self.tally.array = self.tally.array.saturating_add(1);
+        let _share = self.conn.begin(bytes);
+        let lane = Lane { client: self.conn.client, export: self.session.export.number };
+        let (conn, session) = (Arc::clone(&self.conn), Arc::clone(&self.session));
+        (lane, Job { conn, session, request, payload, bytes, _share, heard: self.heard })
+    }
+
+    /// Puts a request into the array, when this connection may have one more under way.
+    fn put(&mut self, request: Request, payload: Payload) -> Result<()> {
+        let bytes = self.cost(&request, &payload);
         if !self.conn.has_room(bytes, self.limits) {
             self.send();
             self.conn.wait_for_room(bytes, self.limits)?;
         }
-        self.tally.array = self.tally.array.saturating_add(1);
-        self.conn.begin(bytes);
-        let (conn, session) = (Arc::clone(&self.conn), Arc::clone(&self.session));
-        let job = Job { conn, session, request, payload, bytes, heard: self.heard };
-        if self.array.put(self.conn.client, job).is_err() {
+        let (lane, job) = self.job(request, payload, bytes);
+        if self.array.put(lane, job).is_err() {
             self.conn.finish(bytes);
             return Err(Error::unavailable("the server is shutting down"));
         }
         Ok(())
+    }
+
+    /// Lets a proxy that has nothing to do carry out a long request, while this thread goes on to the next. Gives the
+    /// payload back where there is none, or enough of them are at it.
+    fn lend(&mut self, request: Request, payload: Payload) -> Result<(), Payload> {
+        let bytes = self.cost(&request, &payload);
+        if self.conn.in_flight() >= HELPED || !self.conn.has_room(bytes, self.limits) {
+            return Err(payload);
+        }
+        let (lane, job) = self.job(request, payload, bytes);
+        self.array.put_if_idle(lane, job).map_err(|job| {
+            self.conn.finish(bytes);
+            self.tally.array = self.tally.array.saturating_sub(1);
+            job.payload
+        })
     }
 
     /// Sends the replies that are gathered, and tells what was counted.
@@ -314,8 +382,8 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// With nothing done yet.
-    pub(super) fn new(limits: Arc<Limits>, counters: Arc<Counters>) -> Self {
-        Proxy { limits, counters, output: Output::default(), tally: Tally::default() }
+    pub(super) fn new(limits: Arc<Limits>, counters: Arc<Counters>, means: &Arc<Means>) -> Self {
+        Proxy { limits, counters, output: Output::new(means), tally: Tally::default() }
     }
 
     /// Carries a request out and replies to it.
@@ -324,7 +392,7 @@ impl Proxy {
         if !job.conn.is_gone() {
             // A fault of ours in one request must not cost the others their proxy.
             if catch_unwind(AssertUnwindSafe(|| self.answer(&job))).is_err() {
-                self.output = Output::default();
+                self.output = Output::new(&job.conn.means);
                 let failure = Failure::unforeseen("a request made a proxy panic");
                 reply::failure(job.session.headers, &job.request, &failure, &mut self.output);
             }
@@ -333,13 +401,14 @@ impl Proxy {
             self.counters.array_latency.add(job.heard.elapsed(), 1);
             self.tally.tell(&self.counters);
         }
-        drop(job.payload);
+        job.conn.means.pool.give(job.payload.bytes);
         job.conn.finish(job.bytes);
     }
 
     fn answer(&mut self, job: &Job) {
-        let Job { session, request, payload, .. } = job;
-        let act = Act { session, limits: &self.limits, request, payload, wait: Wait::Allowed };
+        let Job { conn, session, request, payload, .. } = job;
+        let payload = payload.filled();
+        let act = Act { conn, session, limits: &self.limits, request, payload, wait: Wait::Allowed };
         act.answer(&mut self.output, &mut self.tally);
     }
 }

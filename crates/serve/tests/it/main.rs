@@ -3,6 +3,7 @@
 mod client;
 mod hostile;
 mod linear;
+mod listen;
 mod order;
 mod peers;
 mod soak;

@@ -2,6 +2,7 @@
 
 mod commands;
 mod greetings;
+mod hung;
 mod known;
 mod room;
 mod tls;

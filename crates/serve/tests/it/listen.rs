@@ -1,0 +1,62 @@
+//! Sockets: whose they are, and who is told what.
+
+use crate::client::{Client, connect};
+use crate::hostile::until;
+use io::memory::Memory;
+use io::nbd::wire::Headers;
+use serve::Export;
+use serve::nbd::{Config, Listener, Server};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_socket_that_somebody_else_has_put_there_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    drop(Listener::unix(&path).unwrap());
+    assert!(!path.exists());
+    let first = Listener::unix(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let _second = UnixListener::bind(&path).unwrap();
+    drop(first);
+    assert!(path.exists(), "the socket of another server is gone");
+    // One that is gone already is nobody's loss.
+    let dir = tempfile::tempdir().unwrap();
+    let listener = Listener::unix(&dir.path().join("socket")).unwrap();
+    std::fs::remove_file(dir.path().join("socket")).unwrap();
+    drop(listener);
+}
+
+/// Whoever reads the notices has stopped doing so.
+#[test]
+fn nobody_waits_for_whoever_hears_the_notices() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let listener = Listener::unix(&socket).unwrap();
+    let (told, deaf) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(())));
+    let held = deaf.lock().unwrap();
+    let (count, full) = (Arc::clone(&told), Arc::clone(&deaf));
+    let notice = Box::new(move |_: &str| {
+        count.fetch_add(1, Relaxed);
+        drop(full.lock());
+    });
+    let disk = format::raw::open(Arc::new(Memory::new("memory", 1 << 20)), true).unwrap();
+    let server = Server::start(Config { notice, ..Config::new(vec![Export::new("", disk)]) }).unwrap();
+    let accepting = Arc::clone(&server);
+    let accepting = std::thread::spawn(move || accepting.listen(&[listener]));
+    for _ in 0..200 {
+        // Gone in the midst of its handshake, which is worth a notice.
+        drop(connect(&socket));
+    }
+    until("the notices are not heard", || told.load(Relaxed) == 1);
+    assert!(Client::attached(&socket, "", Headers::Structured).is_served());
+    let began = Instant::now();
+    server.finish().unwrap();
+    accepting.join().unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(3), "stopping took {:?}", began.elapsed());
+    drop(held);
+    until("what was to be told is lost", || told.load(Relaxed) > 1);
+    assert!(told.load(Relaxed) < 70, "{told:?} notices");
+}
