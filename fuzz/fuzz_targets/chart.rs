@@ -1,8 +1,10 @@
-//! Written charts: any bytes decode to an error or to a chart that keeps the law of answers and comes back as it was.
+//! Written charts of either version and form: any bytes decode to an error or to a chart that keeps the law of
+//! answers, names nothing but what lies beneath its directories, and comes back as it was, by way of both forms.
 #![no_main]
 
-use chart::file::Written;
+use chart::file::{SourceRecord, Written};
 use chart::{Chart, Wait};
+use std::path::Component;
 use libfuzzer_sys::fuzz_target;
 
 /// So many runs are looked at.
@@ -22,6 +24,31 @@ fn walk(written: &Written) {
     }
 }
 
+/// What whoever opens the files of a directory relies on.
+fn families(written: &Written) {
+    for source in &written.sources {
+        let SourceRecord::Family(family) = source else { continue };
+        let mut end = 0;
+        for member in &family.members {
+            let parts: Vec<_> = member.name.components().collect();
+            assert!(!parts.is_empty() && parts.iter().all(|part| matches!(part, Component::Normal(_))));
+            assert!(member.start >= end && member.len > 0);
+            end = member.start + member.len;
+        }
+        assert!(end <= family.len);
+    }
+}
+
+/// The same chart again, from what is written of it.
+fn comes_back(written: &Written) {
+    let binary = Written::from_bytes(&written.to_bytes().unwrap()).unwrap();
+    let json = Written::from_json(&written.to_json().unwrap()).unwrap();
+    for again in [binary, json] {
+        assert_eq!(Chart::len(&again.table), Chart::len(&written.table));
+        assert_eq!(again.sources, written.sources);
+    }
+}
+
 fuzz_target!(|bytes: &[u8]| {
     // The checksum would keep the fuzzer out: it is put right first.
     let mut bytes = bytes.to_vec();
@@ -32,13 +59,14 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(written) = Written::from_bytes(&bytes) {
         walk(&written);
-        let again = Written::from_bytes(&written.to_bytes().unwrap()).unwrap();
-        assert_eq!(Chart::len(&again.table), Chart::len(&written.table));
-        assert_eq!(again.sources, written.sources);
+        families(&written);
+        comes_back(&written);
     }
     if let Ok(text) = std::str::from_utf8(&bytes)
         && let Ok(written) = Written::from_json(text)
     {
         walk(&written);
+        families(&written);
+        comes_back(&written);
     }
 });
