@@ -27,6 +27,8 @@ fn package(tool: &str) -> &str {
         "mkfs.ext4" | "e2fsck" | "debugfs" => "e2fsprogs",
         "mkfs.xfs" => "xfsprogs",
         "7zz" => "7zip",
+        "bsdtar" => "libarchive-tools",
+        "isoinfo" => "genisoimage",
         "sfdisk" => "fdisk",
         "sgdisk" => "gdisk",
         "unshare" | "losetup" | "partx" => "util-linux",

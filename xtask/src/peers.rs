@@ -32,6 +32,8 @@ const PEERS: &[Peer] = &[
     peer(&["sgdisk"], &["gdisk"]),
     peer(&["xorriso"], &["xorriso"]),
     peer(&["7zz", "7z"], &["7zip", "p7zip-full"]),
+    peer(&["bsdtar"], &["libarchive-tools"]),
+    peer(&["isoinfo"], &["genisoimage"]),
     peer(&["strace"], &["strace"]),
     peer(&["jq"], &["jq"]),
 ];

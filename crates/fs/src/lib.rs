@@ -15,7 +15,10 @@
 
 pub mod ext4;
 mod filesystem;
+pub mod iso9660;
+mod open;
 pub mod partition;
 pub mod path;
 
 pub use filesystem::{Attribute, Entry, FileSystem, Inode, Kind, Stat, Time};
+pub use open::open;

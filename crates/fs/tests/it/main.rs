@@ -1,4 +1,5 @@
 //! What is inside disks, against the real tools.
 
 mod ext4;
+mod iso9660;
 mod partition;
