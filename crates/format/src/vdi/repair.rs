@@ -30,8 +30,8 @@ impl Image {
             );
             return Err(Error::corrupt(say));
         }
-        let blocks = self.blocks();
         let mut w = self.writer()?;
+        let blocks = w.header.blocks();
         let (mut seen, mut astray) = (Bits::default(), Vec::new());
         for (block, slot) in self.map.stored(blocks) {
             if self.offset_of(slot) >= self.file.len() {

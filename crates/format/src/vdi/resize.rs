@@ -49,6 +49,8 @@ impl Image {
             let to = offset.saturating_add(self.block.size()).min(self.file.len());
             self.file.zero(from, to.saturating_sub(from), false)?;
         }
+        // Entries behind the disk's end are of no use, whatever they say.
+        self.drop_from(w, old);
         // Sectors are written whole, with what they say of blocks that there are: that has to be durable.
         self.flush_with(w)?;
         let first = first_in(sector_of(old));
@@ -62,16 +64,22 @@ impl Image {
     fn shrink(&self, w: &mut Writer, len: u64) -> Result<()> {
         let _moving = self.keep_in_place_writers_out()?;
         let new = self.block.count(len);
-        let cut: Vec<_> = self.map.stored(self.blocks()).filter(|(block, _)| *block >= new).collect();
-        for (block, slot) in cut {
-            self.put(w, block, Entry::Free);
-            w.slots.let_go(block, slot);
-        }
+        self.drop_from(w, new);
         self.flush_with(w)?;
         self.wait_for_readers(w)?;
         let far: Vec<_> = self.map.stored(new).filter(|(_, slot)| u64::from(*slot) >= new).collect();
         self.move_blocks(w, &far, new)?;
         self.name_size(w, len)
+    }
+
+    /// Nothing is stored from this block of the disk on.
+    fn drop_from(&self, w: &mut Writer, first: u64) {
+        let dropped: Vec<_> =
+            self.map.stored(w.header.blocks()).filter(|(block, _)| *block >= first).collect();
+        for (block, slot) in dropped {
+            self.put(w, block, Entry::Free);
+            w.slots.let_go(block, slot);
+        }
     }
 
     fn name_size(&self, w: &mut Writer, len: u64) -> Result<()> {
@@ -116,8 +124,8 @@ impl Image {
         epochs.wait_over(epochs.now());
         // In an image that is being repaired, another block may have been in the same one, and still is.
         let mut named = Bits::default();
-        let inside = |slot: &u32| u64::from(*slot) < self.blocks();
-        self.map.stored(self.blocks()).map(|(_, slot)| slot).filter(inside).for_each(|slot| {
+        let inside = |slot: &u32| u64::from(*slot) < w.header.blocks();
+        self.map.stored(w.header.blocks()).map(|(_, slot)| slot).filter(inside).for_each(|slot| {
             named.set(slot.into());
         });
         moved.retain(|slot| !named.has((*slot).into()));

@@ -43,7 +43,7 @@ impl Image {
             return Ok(());
         }
         let zero = |block: &u64| !matches!(self.map.entry(*block), Entry::At(_));
-        let mut blocks = (0..self.blocks()).filter(zero);
+        let mut blocks = (0..w.header.blocks()).filter(zero);
         for (first, count) in holes {
             let at = self.offset_of(u32::try_from(first).unwrap_or(u32::MAX));
             io::engine::clear(self.file.as_ref(), at, count.saturating_mul(self.stride))?;

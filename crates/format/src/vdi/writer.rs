@@ -128,11 +128,14 @@ impl Image {
         let (slot, zeroed, again) = match w.slots.again(block) {
             Some(slot) => (slot, false, AGAIN),
             None => {
-                let (slot, zeroed) = w.slots.take(self.blocks(), &self.mutator()?.epochs)?;
+                let (slot, zeroed) = {
+                    let limit = w.header.blocks();
+                    w.slots.take(limit, &self.mutator()?.epochs)?
+                };
                 (slot, zeroed, 0)
             }
         };
-        if let Err(e) = self.make_room(slot) {
+        if let Err(e) = self.make_room(slot, w.header.blocks()) {
             self.give_back(&mut w, block, slot, again != 0);
             return Err(e);
         }
@@ -148,13 +151,13 @@ impl Image {
     }
 
     /// Makes the file long enough to hold a slot, and more at once, as far as there can be more.
-    fn make_room(&self, slot: u32) -> Result<()> {
+    fn make_room(&self, slot: u32, blocks: u64) -> Result<()> {
         let (start, len) = (self.offset_of(slot), self.file.len());
         let needed = start.saturating_add(self.block.size());
         if needed <= len {
             return Ok(());
         }
-        let most = self.first.saturating_add(self.blocks().saturating_mul(self.stride));
+        let most = self.first.saturating_add(blocks.saturating_mul(self.stride));
         let ample = start.saturating_add(STEP).min(most).max(needed);
         match self.file.set_len(ample) {
             Err(_) if ample > needed => self.file.set_len(needed),
@@ -179,9 +182,32 @@ impl Image {
     }
 
     fn set_blocks(&self, at: u64, len: u64, to: To, mode: SetMode) -> Result<u64> {
-        let unmap = (to == To::Hole || mode.may_unmap) && self.kind == Kind::Dynamic;
+        let w = self.begin()?;
         let end = at.saturating_add(len);
-        let mut w = self.begin()?;
+        if (to == To::Hole || mode.may_unmap) && self.kind == Kind::Dynamic {
+            let entry = if to == To::Hole { Entry::Free } else { Entry::Zero };
+            return Ok(self.unmap(w, at, end, entry).min(end).saturating_sub(at));
+        }
+        drop(w);
+        // The space is to be kept: then it is the file that holds the zeros. Nobody else gives these blocks other
+        // places meanwhile: they are in flight.
+        let mut next = at;
+        while next < end && to == To::Zero {
+            if let Entry::At(slot) = self.map.entry(self.block.index(next)) {
+                match self.clear(slot, mode.fast_only) {
+                    Err(e) if next > at && e.kind() == ::chart::Kind::Unsupported => {
+                        return Ok(next.saturating_sub(at));
+                    }
+                    done => done?,
+                }
+            }
+            next = self.block_behind(next);
+        }
+        Ok(len)
+    }
+
+    /// Lets go of what is stored from `at` to `end`, or of the first part of it. Returns how far that is.
+    fn unmap(&self, mut w: MutexGuard<'_, Writer>, at: u64, end: u64, entry: Entry) -> u64 {
         let mut next = at;
         for _ in 0..BATCH {
             if next >= end {
@@ -189,20 +215,16 @@ impl Image {
             }
             let block = self.block.index(next);
             if let Entry::At(slot) = self.map.entry(block) {
-                if unmap {
-                    self.put(&mut w, block, if to == To::Hole { Entry::Free } else { Entry::Zero });
-                    w.slots.let_go(block, slot);
-                } else if to == To::Zero {
-                    // Its space is to be kept: then it is the file that holds the zeros.
-                    match self.clear(slot, mode.fast_only) {
-                        Err(e) if next > at && e.kind() == ::chart::Kind::Unsupported => break,
-                        done => done?,
-                    }
-                }
+                self.put(&mut w, block, entry);
+                w.slots.let_go(block, slot);
             }
-            next = self.block.start(next).saturating_add(self.block.size());
+            next = self.block_behind(next);
         }
-        Ok(next.min(end).saturating_sub(at))
+        next
+    }
+
+    fn block_behind(&self, at: u64) -> u64 {
+        self.block.start(at).saturating_add(self.block.size())
     }
 
     fn clear(&self, slot: u32, fast_only: bool) -> Result<()> {

@@ -214,6 +214,26 @@ fn a_file_that_is_cut_off_is_left_as_it_is() {
 }
 
 #[test]
+fn entries_behind_the_end_of_the_disk_are_never_shown() {
+    // Five blocks and a half of the disk; entries for sixteen, of which one behind the end names a block.
+    let memory = small(&[5, 3, 9, 1]);
+    memory.write_at(0x170, &(5 * 4096_u64 + 2048).to_le_bytes(), Wait::Allowed).unwrap();
+    let source: Arc<dyn Source> = memory;
+    let disk = image(&source).unwrap().disk("disk").unwrap();
+    assert_eq!(disk.len(), 5 * 4096 + 2048);
+    let mut wanted = bytes(&disk);
+    disk.resize(12 << 12).unwrap();
+    wanted.resize(12 << 12, 0);
+    assert!(bytes(&disk) == wanted);
+    disk.write_at(0, &[9; 12 << 12], Wait::Allowed).unwrap();
+    disk.close().unwrap();
+    let read = Image::open(Arc::clone(&source), &Options::default()).map(Arc::new).unwrap();
+    let report = read.check().unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings);
+    assert!(bytes(&read.disk("disk").unwrap()) == [9; 12 << 12]);
+}
+
+#[test]
 fn closing_what_nobody_wrote_changes_nothing() {
     let memory = small(&[5, 3]);
     changed(&memory, &[(COUNT, 7)]);

@@ -116,6 +116,50 @@ fn many_at_once() {
 }
 
 #[test]
+fn an_image_may_be_closed_while_others_write() {
+    for (shape, block) in dynamic().filter(|(shape, _)| shape.new.size > 1 << 19) {
+        let source: Arc<dyn Source> = Arc::new(Memory::new(0));
+        let disk = shape.create(Arc::clone(&source)).unwrap().disk;
+        let until = std::time::Instant::now() + Duration::from_millis(400);
+        std::thread::scope(|scope| {
+            for worker in 0..3_u64 {
+                let disk = &disk;
+                scope.spawn(move || {
+                    let mut rng = testkit::Rng::new(worker);
+                    let mut sequence = 1;
+                    while std::time::Instant::now() < until {
+                        let sectors = disk.len() / 512;
+                        let first = rng.below(sectors);
+                        let at = first * 512;
+                        let len = 512 * (1 + rng.below(3 * block / 512)).min(sectors - first);
+                        let mode = SetMode { may_unmap: true, fast_only: false };
+                        match rng.below(4) {
+                            0 => disk.set(at, len, To::Hole, mode).unwrap(),
+                            1 => disk.set(at, len, To::Zero, mode).unwrap(),
+                            _ => disk.write_at(at, &stamped(at, len, sequence), Wait::Allowed).unwrap(),
+                        }
+                        sequence += 1;
+                    }
+                });
+            }
+            scope.spawn(|| {
+                while std::time::Instant::now() < until {
+                    disk.close().unwrap();
+                    contract::stamps(&bytes(&disk)[..disk.len() as usize / 512 * 512], 0).unwrap();
+                }
+            });
+        });
+        let before = bytes(&disk);
+        disk.close().unwrap();
+        assert!(bytes(&disk) == before);
+        let report = image(&source).unwrap().check().unwrap();
+        assert!(report.is_clean(), "{:?}", report.findings);
+        let again = image(&source).unwrap().disk("again").unwrap();
+        assert!(bytes(&again) == before);
+    }
+}
+
+#[test]
 fn races_are_won_by_nobody() {
     // The contract needs four grains.
     let four = |shape: &Shape| shape.new.size >= 4 << shape.new.block_bits;
