@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 /// Slots in a set.
-const WAYS: usize = 8;
+const WAYS: usize = 4;
+/// Memory is taken for so many slots at a time.
+const LOT: usize = 64;
 /// How often a reader looks again at a slot that is changing before it asks for the set's lock.
 const SPINS: usize = 8;
 /// No node has this number.
@@ -20,28 +22,27 @@ const EMPTY: u64 = 0;
 /// The nodes that are in memory.
 pub(crate) struct Cache {
     sets: Box<[Set]>,
+    /// The words of all slots: first those of the first slot of each set, so that a small map lies close together.
+    lots: Box<[OnceLock<Box<[AtomicU64]>>]>,
+    /// As many ones as it takes to number the sets.
+    mask: u64,
 }
 
-/// The slots that a node may be in.
+/// The slots that a node may be in: one cache line, which is all of the set that a lookup reads.
 #[derive(Default)]
-#[repr(align(128))]
+#[repr(align(64))]
 struct Set {
     tags: [AtomicU64; WAYS],
     /// Odd while another node is put in.
     seqs: [AtomicU32; WAYS],
-    words: OnceLock<Box<[AtomicU64]>>,
     /// Used since the hand passed.
     used: [AtomicBool; WAYS],
     /// Not as it is stored, or not stored at all. Changed and read under the lock.
     dirty: [AtomicBool; WAYS],
-    lock: Mutex<usize>,
+    lock: Mutex<u8>,
 }
 
-enum Found {
-    Hit,
-    Miss,
-    Changing,
-}
+const _: () = assert!(size_of::<Set>() == 64);
 
 impl Set {
     #[inline]
@@ -52,34 +53,38 @@ impl Set {
         if ways == 0 { None } else { Some(ways.trailing_zeros() as usize) }
     }
 
+    /// Reads from the slot that holds a node, if one does all the while.
     #[inline]
-    fn peek(&self, number: u64, first: usize, out: &mut [u64]) -> Found {
-        let (Some(way), Some(words)) = (self.way(number), self.words.get()) else { return Found::Miss };
+    fn peek(&self, number: u64, read: impl FnOnce(usize)) -> bool {
+        let Some(way) = self.way(number) else { return false };
         let seq = self.seqs[way].load(Ordering::Acquire);
         if seq & 1 != 0 || self.tags[way].load(Ordering::Relaxed) != number {
-            return Found::Changing;
+            return false;
         }
-        let from = way * FANOUT + first;
-        for (out, word) in out.iter_mut().zip(&words[from..(way + 1) * FANOUT]) {
-            *out = word.load(Ordering::Relaxed);
-        }
+        read(way);
         fence(Ordering::Acquire);
         if self.seqs[way].load(Ordering::Relaxed) != seq {
-            return Found::Changing;
+            return false;
         }
         // Written only when it changes, so that readers on different processors do not fight for the line.
         if !self.used[way].load(Ordering::Relaxed) {
             self.used[way].store(true, Ordering::Relaxed);
         }
-        Found::Hit
+        true
     }
 }
 
 impl Cache {
     /// A cache of at most `bytes` of nodes, but of one set at the least. Memory is taken when nodes come in.
     pub(crate) fn new(bytes: usize) -> Self {
-        let sets = (bytes / (WAYS * FANOUT * 8)).clamp(1, 1 << 24);
-        Cache { sets: std::iter::repeat_with(Set::default).take(sets).collect() }
+        let most = (bytes / (WAYS * FANOUT * 8)).clamp(1, 1 << 24);
+        // A power of two, so that finding a set is no division.
+        let sets = if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 };
+        Cache {
+            sets: std::iter::repeat_with(Set::default).take(sets).collect(),
+            lots: std::iter::repeat_with(OnceLock::new).take((sets * WAYS).div_ceil(LOT)).collect(),
+            mask: sets as u64 - 1,
+        }
     }
 
     /// How many bytes of nodes it holds at most.
@@ -87,30 +92,48 @@ impl Cache {
         (self.sets.len() * WAYS * FANOUT * 8) as u64
     }
 
+    /// Nodes are numbered in a row, so their numbers are spread well as they are; folded once, for those that come in
+    /// steps.
     #[inline]
-    fn set(&self, number: u64) -> &Set {
-        // Fibonacci hashing, then scaled to the number of sets.
-        let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        &self.sets[((hash * self.sets.len() as u64) >> 32) as usize]
+    fn set(&self, number: u64) -> usize {
+        ((number ^ number >> self.mask.count_ones()) & self.mask) as usize
+    }
+
+    /// The words of a slot.
+    #[inline]
+    fn words(&self, set: usize, way: usize) -> &[AtomicU64] {
+        let slot = way * self.sets.len() + set;
+        let lot =
+            || std::iter::repeat_with(AtomicU64::default).take(LOT.min(self.sets.len() * WAYS) * FANOUT);
+        let lot = self.lots[slot / LOT].get_or_init(|| lot().collect());
+        &lot[slot % LOT * FANOUT..][..FANOUT]
     }
 
     /// Reads words of a node from its word `first` on, if it is in memory.
     #[inline]
     pub(crate) fn peek(&self, number: u64, first: usize, out: &mut [u64]) -> bool {
         let set = self.set(number);
-        for _ in 0..SPINS {
-            match set.peek(number, first, out) {
-                Found::Hit => return true,
-                Found::Miss => return false,
-                Found::Changing => std::hint::spin_loop(),
+        let mut read = |way| {
+            for (out, word) in out.iter_mut().zip(&self.words(set, way)[first..]) {
+                *out = word.load(Ordering::Relaxed);
             }
-        }
-        false
+        };
+        (0..SPINS).any(|_| self.sets[set].peek(number, &mut read))
+    }
+
+    /// One word of a node, if it is in memory.
+    #[inline]
+    pub(crate) fn peek_word(&self, number: u64, index: usize) -> Option<u64> {
+        let set = self.set(number);
+        let mut found = 0;
+        let read = |way| found = self.words(set, way)[index].load(Ordering::Relaxed);
+        self.sets[set].peek(number, read).then_some(found)
     }
 
     /// Keeps everybody else from changing which nodes are in the slots that this one may be in.
     pub(crate) fn hold(&self, number: u64, wait: Wait) -> Result<Held<'_>> {
-        let set = self.set(number);
+        let index = self.set(number);
+        let set = &self.sets[index];
         let hand = match (wait, set.lock.try_lock()) {
             (_, Ok(hand)) => hand,
             (_, Err(TryLockError::Poisoned(hand))) => hand.into_inner(),
@@ -119,21 +142,24 @@ impl Cache {
                 set.lock.lock().unwrap_or_else(PoisonError::into_inner)
             }
         };
-        Ok(Held { set, hand })
+        Ok(Held { cache: self, index, set, hand })
     }
 
     /// The sets, one after the other, each held.
     pub(crate) fn each(&self) -> impl Iterator<Item = Held<'_>> {
-        self.sets
-            .iter()
-            .map(|set| Held { hand: set.lock.lock().unwrap_or_else(PoisonError::into_inner), set })
+        (0..self.sets.len()).map(|index| {
+            let set = &self.sets[index];
+            Held { cache: self, index, set, hand: set.lock.lock().unwrap_or_else(PoisonError::into_inner) }
+        })
     }
 }
 
 /// A set whose lock is held.
 pub(crate) struct Held<'c> {
+    cache: &'c Cache,
+    index: usize,
     set: &'c Set,
-    hand: MutexGuard<'c, usize>,
+    hand: MutexGuard<'c, u8>,
 }
 
 /// A slot of a held set.
@@ -153,13 +179,8 @@ impl Held<'_> {
         full.into_iter().map(Slot)
     }
 
-    fn words(&self) -> &[AtomicU64] {
-        let words = || std::iter::repeat_with(AtomicU64::default).take(WAYS * FANOUT).collect();
-        self.set.words.get_or_init(words)
-    }
-
-    fn slot_words(&self, slot: Slot) -> &[AtomicU64] {
-        &self.words()[slot.0 * FANOUT..(slot.0 + 1) * FANOUT]
+    fn words(&self, slot: Slot) -> &[AtomicU64] {
+        self.cache.words(self.index, slot.0)
     }
 
     /// A slot for another node: an empty one, else a clean one not used since the hand passed. `None` where all are
@@ -171,14 +192,14 @@ impl Held<'_> {
     /// The same, and where all are dirty one of those.
     pub(crate) fn any(&mut self) -> Slot {
         let found = self.clean().or_else(|| self.unused(|_| true));
-        found.unwrap_or(Slot(*self.hand))
+        found.unwrap_or(Slot(usize::from(*self.hand)))
     }
 
     /// The hand goes round at most twice: the first time it takes from each what it has been used for.
     fn unused(&mut self, fits: impl Fn(bool) -> bool) -> Option<Slot> {
         for _ in 0..WAYS * 2 {
-            let way = *self.hand;
-            *self.hand = (way + 1) % WAYS;
+            let way = usize::from(*self.hand);
+            *self.hand = (*self.hand + 1) % WAYS as u8;
             let dirty = self.set.dirty[way].load(Ordering::Relaxed);
             if fits(dirty) && !self.set.used[way].swap(false, Ordering::Relaxed) {
                 return Some(Slot(way));
@@ -194,7 +215,7 @@ impl Held<'_> {
 
     /// What is in a slot.
     pub(crate) fn page(&self, slot: Slot, page: &mut Page) {
-        for (to, from) in page.iter_mut().zip(self.slot_words(slot)) {
+        for (to, from) in page.iter_mut().zip(self.words(slot)) {
             *to = from.load(Ordering::Relaxed);
         }
     }
@@ -215,7 +236,7 @@ impl Held<'_> {
         self.set.seqs[slot.0].store(seq.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
         self.set.tags[slot.0].store(number, Ordering::Relaxed);
-        for (to, from) in self.slot_words(slot).iter().zip(page.into_iter().flatten()) {
+        for (to, from) in self.words(slot).iter().zip(page.into_iter().flatten()) {
             to.store(*from, Ordering::Relaxed);
         }
         self.set.seqs[slot.0].store(seq.wrapping_add(2), Ordering::Release);
@@ -237,7 +258,7 @@ impl Held<'_> {
     /// Changes words of a node. Readers see each of them as it was or as it is, and with it all that was written
     /// before.
     pub(crate) fn store(&self, slot: Slot, first: usize, words: &[u64]) {
-        for (to, from) in self.slot_words(slot)[first..].iter().zip(words) {
+        for (to, from) in self.words(slot)[first..].iter().zip(words) {
             to.store(*from, Ordering::Release);
         }
         self.mark(slot, true);

@@ -60,8 +60,11 @@ impl Nodes {
     /// One word.
     #[inline]
     pub(crate) fn word(&self, number: u64, index: usize, wait: Wait) -> Result<u64> {
+        if let Some(word) = self.cache.peek_word(number, index) {
+            return Ok(word);
+        }
         let mut word = [0];
-        self.read(number, index, &mut word, wait)?;
+        self.read_slow(number, index, &mut word, wait)?;
         Ok(word[0])
     }
 

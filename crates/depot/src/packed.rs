@@ -32,58 +32,42 @@ const ALL: u8 = 1;
 /// Values are stored as they are, not less their rank.
 const FLAT: u8 = 2;
 
-/// Numbers in a row, of a few bits each.
-#[derive(Default)]
-struct Bits {
-    bytes: Vec<u8>,
-    held: u128,
-    many: u32,
-}
-
-impl Bits {
-    fn push(&mut self, value: u64, bits: u32) {
-        self.held |= u128::from(value).wrapping_shl(self.many);
-        self.many = self.many.saturating_add(bits);
-        while self.many >= 8 {
-            let [low, ..] = self.held.to_le_bytes();
-            self.bytes.push(low);
-            self.held = self.held.wrapping_shr(8);
-            self.many = self.many.saturating_sub(8);
+/// Appends numbers of a few bits each.
+fn push_bits(bytes: &mut Vec<u8>, numbers: impl Iterator<Item = u64>, bits: u32) {
+    let (mut held, mut many) = (0u128, 0u32);
+    for number in numbers.take(if bits == 0 { 0 } else { FANOUT }) {
+        held |= u128::from(number).wrapping_shl(many);
+        many = many.saturating_add(bits);
+        if many >= 64 {
+            bytes.extend(u64::try_from(held & u128::from(u64::MAX)).unwrap_or(0).to_le_bytes());
+            held = held.wrapping_shr(64);
+            many = many.saturating_sub(64);
         }
     }
-
-    fn end(mut self) -> Vec<u8> {
-        if self.many > 0 {
-            let [low, ..] = self.held.to_le_bytes();
-            self.bytes.push(low);
-        }
-        self.bytes
-    }
+    let rest = usize::try_from(many.div_ceil(8)).unwrap_or(0);
+    bytes.extend(held.to_le_bytes().iter().take(rest));
 }
 
-/// The same, being read.
-struct Unbits<'b> {
-    bytes: std::slice::Iter<'b, u8>,
-    held: u128,
-    many: u32,
+/// How many bytes so many numbers take.
+fn bits_len(many: usize, bits: u32) -> usize {
+    usize::try_from(bits).unwrap_or(0).saturating_mul(many).div_ceil(8)
 }
 
-impl<'b> Unbits<'b> {
-    fn of(bytes: &'b [u8]) -> Self {
-        Unbits { bytes: bytes.iter(), held: 0, many: 0 }
-    }
-
-    fn next(&mut self, bits: u32) -> Option<u64> {
-        while self.many < bits {
-            self.held |= u128::from(*self.bytes.next()?).wrapping_shl(self.many);
-            self.many = self.many.saturating_add(8);
+/// The number that begins at a bit. Behind the bytes are zeros.
+#[inline]
+fn bits_at(bytes: &[u8], at: usize, bits: u32) -> u64 {
+    let first = at / 8;
+    let eight = match bytes.get(first..).and_then(<[u8]>::first_chunk::<8>) {
+        Some(eight) => u64::from_le_bytes(*eight),
+        None => {
+            let mut eight = [0; 8];
+            eight.iter_mut().zip(bytes.iter().skip(first)).for_each(|(to, from)| *to = *from);
+            u64::from_le_bytes(eight)
         }
-        let mask = 1u128.wrapping_shl(bits).wrapping_sub(1);
-        let value = u64::try_from(self.held & mask).ok()?;
-        self.held = self.held.wrapping_shr(bits);
-        self.many = self.many.saturating_sub(bits);
-        Some(value)
-    }
+    };
+    // At most 36 bits, which begin in the first of the eight bytes.
+    let mask = 1u64.wrapping_shl(bits).wrapping_sub(1);
+    eight.wrapping_shr(u32::try_from(at % 8).unwrap_or(0)) & mask
 }
 
 /// How many bits it takes to tell numbers up to `most` apart.
@@ -91,42 +75,35 @@ fn bits_of(most: u64) -> u32 {
     u64::BITS.saturating_sub(most.leading_zeros())
 }
 
+/// The smallest of some numbers, and the bits of the differences from it.
+fn frame(numbers: impl Iterator<Item = i64>) -> (i64, u32) {
+    let (least, most) = numbers.fold((i64::MAX, i64::MIN), |(least, most), n| (least.min(n), most.max(n)));
+    if least > most { (0, 0) } else { (least, bits_of(most.abs_diff(least))) }
+}
+
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// The smallest of some numbers, and how far the others are from it.
-fn frame(numbers: &[i64]) -> (i64, Vec<u64>, u32) {
-    let least = numbers.iter().copied().min().unwrap_or(0);
-    let by: Vec<u64> = numbers.iter().map(|n| n.abs_diff(least)).collect();
-    let bits = bits_of(by.iter().copied().max().unwrap_or(0));
-    (least, by, bits)
-}
-
 /// Packs a node.
 pub(crate) fn pack(number: u64, page: &Page) -> Vec<u8> {
-    let words: Vec<Word> = page.iter().map(|&bits| Word::from_bits(bits)).filter(|w| !w.is_below()).collect();
+    let words = || page.iter().map(|&bits| Word::from_bits(bits)).filter(|word| !word.is_below());
+    let ranks = || words().zip(0i64..);
+    let many = words().count();
     let mut bitmap = [0u8; FANOUT / 8];
     for (byte, words) in bitmap.iter_mut().zip(page.chunks(8)) {
         let here = |word: &u64| u8::from(!Word::from_bits(*word).is_below());
         *byte = words.iter().rev().fold(0, |byte, word| byte.wrapping_shl(1) | here(word));
     }
-    let flat: Vec<i64> = words.iter().map(|w| signed(w.value())).collect();
-    let ranked: Vec<i64> = flat.iter().zip(0i64..).map(|(v, rank)| v.saturating_sub(rank)).collect();
-    let (flat, ranked) = (frame(&flat), frame(&ranked));
-    let is_flat = flat.2 <= ranked.2;
-    let (value, values, value_bits) = if is_flat { flat } else { ranked };
-    let births: Vec<i64> = words.iter().map(|w| i64::from(w.birth())).collect();
-    let (birth, births, birth_bits) = frame(&births);
-
-    let mut packed = Bits::default();
-    values.iter().for_each(|&v| packed.push(v, value_bits));
-    births.iter().for_each(|&b| packed.push(b, birth_bits));
-    let packed = packed.end();
-    let all = words.len() == FANOUT;
-    let bitmap = if all { &[][..] } else { &bitmap[..] };
-    let flags = if all { ALL } else { 0 } | if is_flat { FLAT } else { 0 };
-    let len = HEADER.saturating_add(bitmap.len()).saturating_add(packed.len());
+    let flat = frame(words().map(|w| signed(w.value())));
+    let ranked = frame(ranks().map(|(w, rank)| signed(w.value()).saturating_sub(rank)));
+    let is_flat = flat.1 <= ranked.1;
+    let (value, value_bits) = if is_flat { flat } else { ranked };
+    let (birth, birth_bits) = frame(words().map(|w| i64::from(w.birth())));
+    let bitmap = if many == FANOUT { &[][..] } else { &bitmap[..] };
+    let flags = if many == FANOUT { ALL } else { 0 } | if is_flat { FLAT } else { 0 };
+    let packed = bits_len(many, value_bits).saturating_add(bits_len(many, birth_bits));
+    let len = HEADER.saturating_add(bitmap.len()).saturating_add(packed);
 
     let mut bytes = Vec::with_capacity(len);
     bytes.extend([0; 4]);
@@ -134,10 +111,13 @@ pub(crate) fn pack(number: u64, page: &Page) -> Vec<u8> {
     bytes.extend(number.to_le_bytes());
     bytes.extend(value.to_le_bytes());
     bytes.extend(u32::try_from(birth).unwrap_or(0).to_le_bytes());
-    bytes.extend(u16::try_from(words.len()).unwrap_or(0).to_le_bytes());
+    bytes.extend(u16::try_from(many).unwrap_or(0).to_le_bytes());
     bytes.extend(u16::try_from(len).unwrap_or(0).to_le_bytes());
     bytes.extend(bitmap);
-    bytes.extend(packed);
+    let rank_of = |rank| if is_flat { 0 } else { rank };
+    let by = |(w, rank): (Word, i64)| signed(w.value()).saturating_sub(rank_of(rank)).abs_diff(value);
+    push_bits(&mut bytes, ranks().map(by), value_bits);
+    push_bits(&mut bytes, words().map(|w| i64::from(w.birth()).abs_diff(birth)), birth_bits);
     let sum = crc32c::crc32c(bytes.get(4..).unwrap_or_default());
     if let Some(first) = bytes.get_mut(..4) {
         first.copy_from_slice(&sum.to_le_bytes());
@@ -184,25 +164,28 @@ fn unpack_or_none(number: u64, bytes: &[u8], page: &mut Page) -> Option<()> {
     if usize::try_from(set).ok()? != many {
         return None;
     }
-    let mut bits = Unbits::of(rest);
-    let mut words = [0u64; FANOUT];
-    for (word, rank) in words.iter_mut().take(many).zip(0i64..) {
-        let by = i64::try_from(bits.next(value_bits)?).ok()?;
-        let base = if flags & FLAT == 0 { value.checked_add(rank)? } else { value };
-        *word = u64::try_from(base.checked_add(by)?).ok().filter(|&v| 0 < v && v < VALUES)?;
+    let (values, births) = rest.split_at_checked(bits_len(many, value_bits))?;
+    if births.len() != bits_len(many, birth_bits) {
+        return None;
     }
-    for word in words.iter_mut().take(many) {
-        let by = u32::try_from(bits.next(birth_bits)?).ok()?;
-        let birth = birth.checked_add(by).filter(|&b| b < BIRTHS)?;
-        *word = Word::new(*word, birth).bits();
-    }
-    let mut words = words.iter();
+    let (value_step, birth_step) = (usize::from(*bytes.get(5)?), usize::from(*bytes.get(6)?));
+    let (mut rank, mut sound) = (0usize, true);
     for (i, word) in page.iter_mut().enumerate() {
         let byte = bitmap.get(i / 8)?;
-        let here = byte.wrapping_shr(u32::try_from(i % 8).ok()?) & 1 == 1;
-        *word = if here { *words.next()? } else { 0 };
+        if byte.wrapping_shr(u32::try_from(i % 8).ok()?) & 1 == 0 {
+            *word = 0;
+            continue;
+        }
+        let by = signed(bits_at(values, rank.wrapping_mul(value_step), value_bits));
+        let base = if flags & FLAT == 0 { value.checked_add(i64::try_from(rank).ok()?)? } else { value };
+        let value = u64::try_from(base.checked_add(by)?).ok()?;
+        let by = u32::try_from(bits_at(births, rank.wrapping_mul(birth_step), birth_bits)).ok()?;
+        let birth = birth.checked_add(by)?;
+        sound &= 0 < value && value < VALUES && birth < BIRTHS;
+        *word = Word::new(value & VALUES.wrapping_sub(1), birth & BIRTHS.wrapping_sub(1)).bits();
+        rank = rank.wrapping_add(1);
     }
-    Some(())
+    sound.then_some(())
 }
 
 #[cfg(test)]

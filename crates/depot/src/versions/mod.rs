@@ -1,5 +1,6 @@
 //! The way in: a history of a disk, its branches and versions.
 
+mod audit;
 mod history;
 mod id;
 mod state;

@@ -168,7 +168,9 @@ fn tall_trees() {
         let usage = versions.usage();
         assert_eq!(usage.data, model.len() as u64 * BLOCK);
         disk.set(0, disk.len(), To::Hole, discard).unwrap();
-        assert_eq!((versions.usage().data, versions.usage().nodes), (0, 0));
+        // What was discarded in parts leaves empty nodes, no more than there are on one way down.
+        assert!((versions.usage().data, versions.usage().nodes) <= (0, 4));
+        versions.audit().unwrap();
     }
 }
 
