@@ -4,6 +4,7 @@ use crate::open::Map;
 use crate::{Format, Image, Location, Options, Spec, gate, open};
 use chart::{Backing, Kind, Result, Source};
 use format::{qcow2, vdi};
+use io::tree::{self, Tree};
 use serde::Serialize;
 
 /// What an image says of itself, and what it takes on the host.
@@ -76,6 +77,35 @@ pub enum Specific {
     Qcow2(Qcow2),
     /// VDI.
     Vdi(Vdi),
+    /// A directory.
+    Directory(Directory),
+}
+
+/// What is in a directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Directory {
+    /// Regular files, by their names: one of two names counts twice.
+    pub files: u64,
+    /// Directories, itself among them.
+    pub directories: u64,
+    /// Symbolic links, devices and all else.
+    pub others: u64,
+}
+
+impl Directory {
+    /// Counts.
+    pub fn of(tree: &Tree) -> Directory {
+        let mut counts = Directory::default();
+        for id in tree.nodes() {
+            match tree.node(id).kind {
+                tree::Kind::File => counts.files += 1,
+                tree::Kind::Directory => counts.directories += 1,
+                _ => counts.others += 1,
+            }
+        }
+        counts
+    }
 }
 
 /// What a VDI image says.
@@ -166,6 +196,7 @@ pub fn of(image: &Image) -> Result<Info> {
     let mut info = begin(&image.spec, image.format, image.container.as_ref());
     match &image.map {
         Map::None => {}
+        Map::Directory(tree) => info.format_specific = Some(Specific::Directory(Directory::of(tree))),
         Map::Qcow2(map) => take_qcow2(&mut info, &map.info()?, &image.spec.location),
         Map::Vdi(map) => {
             let header = map.header();
@@ -187,7 +218,7 @@ pub fn of(image: &Image) -> Result<Info> {
 
 fn begin(spec: &Spec, format: Format, container: &dyn Source) -> Info {
     Info {
-        filename: spec.location.to_string(),
+        filename: if spec.steps.is_empty() { spec.location.to_string() } else { spec.to_string() },
         format: format.name(),
         virtual_size: 0,
         actual_size: allocated(container),

@@ -4,6 +4,7 @@ mod history;
 
 use crate::create::{Request as New, create};
 use crate::emission::emit;
+use crate::info::Directory;
 use crate::open::Map;
 use crate::{Format, Gate, Image, Location, Opened, Options, Spec, Watch, open};
 use chart::{Disk, Error, Kind, Result, ResultExt as _, Run};
@@ -79,6 +80,8 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
     let writing = Options { writable: true, ..options.clone() };
     let (opened, read_only) = match &offer.top {
         Top::Nothing | Top::History(_) => (open(spec, &reading)?, None),
+        // Nobody expects to write to one.
+        Top::Itself if spec.plain_file().is_some_and(Path::is_dir) => (open(spec, &reading)?, None),
         Top::Itself => match open(spec, &writing) {
             // What is read-only by its nature is served so; what only looks so by accident is an error.
             Err(e) if e.kind() == Kind::ReadOnly => (open(spec, &reading)?, Some(e)),
@@ -89,6 +92,10 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
     };
     let mut disk = Arc::clone(&opened.disk);
     let mut description = format!("{spec} ({})", opened.image.format);
+    if let Map::Directory(tree) = &opened.image.map {
+        let Directory { files, directories, .. } = Directory::of(tree);
+        description = format!("{spec} ({}, {files} files in {directories} directories)", opened.image.format);
+    }
     if let Some(guise) = &offer.guise {
         disk = disguised(&opened, guise, watch)?;
         description = format!("{spec} ({}, as {})", opened.image.format, guise.format);

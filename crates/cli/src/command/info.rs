@@ -110,6 +110,12 @@ fn kind(info: &Info) -> String {
             let blocks = info.cluster_size.map(|n| format!(", {} blocks", show(n))).unwrap_or_default();
             return format!("vdi, {}{blocks}, {} stored, UUID {}", v.image_type, v.blocks_allocated, v.uuid);
         }
+        Some(Specific::Directory(d)) => {
+            return format!(
+                "{}, computed: {} files, {} directories, {} others",
+                info.format, d.files, d.directories, d.others
+            );
+        }
         None => return info.format.to_owned(),
     };
     let version = if q.compat == "0.10" { 2 } else { 3 };

@@ -6,6 +6,7 @@ use crate::{Format, Location, Spec, size};
 use chart::{Disk, Error, Remedy, Result, Source};
 use format::qcow2::{self, Needed, Role};
 use format::{raw, vdi};
+use io::tree::Tree;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub enum Map {
     Qcow2(Arc<qcow2::Image>),
     /// Its header and block map.
     Vdi(Arc<vdi::Image>),
+    /// The directory that is shown.
+    Directory(Arc<Tree>),
 }
 
 /// How a container is to be read.

@@ -14,8 +14,7 @@ impl Opening<'_> {
     /// they stay what they are now. No file is opened for it.
     pub(super) fn directory(&self, spec: Spec, path: &Path) -> Result<Arc<Image>> {
         if self.options.writable {
-            let what =
-                "a directory is shown as a disk that can be read, not written; make an overlay over it";
+            let what = "a directory is shown as a disk that can be read, not written";
             return Err(Error::read_only(what).in_path(path));
         }
         if let Some(Step::Version(name)) = spec.steps.first() {
@@ -29,15 +28,15 @@ impl Opening<'_> {
         let mut options = build::Options::of(&spec);
         let volume = options.text("volume");
         options.finish(format)?;
-        let tree = Tree::watched(path, &Options::default(), self.options.onlooker.watch())?;
+        let tree = Arc::new(Tree::watched(path, &Options::default(), self.options.onlooker.watch())?);
         let how = iso9660::Options { volume, ..iso9660::Options::default() };
-        let disk = iso9660::synth(Arc::new(tree), &how)?;
+        let disk = iso9660::synth(Arc::clone(&tree), &how)?;
         let container: Arc<dyn Source> = Arc::<Disk>::clone(&disk);
         Ok(Arc::new(Image {
             spec,
             format,
             container,
-            map: Map::None,
+            map: Map::Directory(tree),
             below: None,
             data_file: None,
             within: None,

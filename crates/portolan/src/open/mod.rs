@@ -89,7 +89,7 @@ impl Image {
     pub(crate) fn qcow2(&self, lacks: &str) -> Result<&Arc<qcow2::Image>> {
         match &self.map {
             Map::Qcow2(map) => Ok(map),
-            Map::None | Map::Vdi(_) => {
+            Map::None | Map::Vdi(_) | Map::Directory(_) => {
                 let what = format!("a {} disk has no {lacks}", self.format);
                 Err(Error::unsupported(what).in_path(self.spec.location.to_string()))
             }

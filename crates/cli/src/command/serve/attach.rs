@@ -34,8 +34,7 @@ pub(super) fn print(
     if tls {
         writeln!(out, "\nDIR is where a client has the ca-cert.pem that vouches for this server.")?;
     }
-    writeln!(out, "\nCtrl-C ends it.")?;
-    Ok(out.flush()?)
+    Ok(())
 }
 
 /// Who can attach an export, and with what words.

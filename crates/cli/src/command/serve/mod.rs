@@ -16,6 +16,7 @@ use portolan::serve::{Config, Guise, Limits, Listener, Offer, Offered, Server, T
 use portolan::size;
 use portolan::{Format, Location, Opened, Spec};
 use ready::Heard;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -275,7 +276,15 @@ impl Args {
             return Ok(());
         }
         let format = self.present.unwrap_or(Format::Raw);
-        attach::print(out, server, heard, format, self.security.tls.is_some())
+        attach::print(out, server, heard, format, self.security.tls.is_some())?;
+        if let Some(every) = self.history {
+            writeln!(
+                out,
+                "\nWhat is written is kept every {every:?}: v0 is how it began, then v1, v2, ... beside it."
+            )?;
+        }
+        writeln!(out, "\nCtrl-C ends it.")?;
+        Ok(out.flush()?)
     }
 
     /// Serves until a signal, or until the last client of a server that has but one.
