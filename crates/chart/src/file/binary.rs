@@ -66,7 +66,6 @@ pub(super) fn encode(written: &Written) -> Result<Vec<u8>> {
     for codec in &written.codecs {
         body.text(codec)?;
     }
-    body.varint(count(written.table.runs()));
     body.extents(&written.table)?;
     let mut bytes = Vec::with_capacity(body.0.len().saturating_add(HEADER));
     bytes.extend(MAGIC);
@@ -129,21 +128,27 @@ impl Out {
     }
 
     fn extents(&mut self, table: &Table) -> Result<()> {
-        let (mut at, mut expected) = (0, 0);
+        let (mut all, mut how_many) = (Out(Vec::new()), 0_u64);
+        let (mut at, mut end, mut expected) = (0, 0, 0);
         while at < Chart::len(table) {
             let extent = table.extent_at(at, u64::MAX, Wait::Allowed)?;
+            at = extent.end();
             let kind = match extent.place {
+                // What lies in a gap reads as zeros.
+                Place::Zero if !extent.writable => continue,
                 Place::Hole => HOLE,
                 Place::Zero => ZERO,
                 Place::Raw { .. } => RAW,
                 Place::Frame { .. } => FRAME,
             };
-            self.0.push(kind | if extent.writable { WRITABLE } else { 0 });
-            self.varint(0);
-            self.varint(extent.len);
-            self.place(extent, &mut expected);
-            at = extent.end();
+            all.0.push(kind | if extent.writable { WRITABLE } else { 0 });
+            all.varint(extent.at.saturating_sub(end));
+            all.varint(extent.len);
+            all.place(extent, &mut expected);
+            (end, how_many) = (at, how_many.saturating_add(1));
         }
+        self.varint(how_many);
+        self.0.append(&mut all.0);
         Ok(())
     }
 
