@@ -205,12 +205,16 @@ impl ChartMut for Head {
     }
 
     fn reserve(&self, at: u64, want: u64, intent: Intent) -> Result<Reserve> {
-        // What is not in memory is brought there before anything is locked.
         let (first, end) = (self.block_of(at), self.blocks(at.saturating_add(want)));
-        self.core.view().words(self.history.nodes(), first, end - first, Wait::Allowed)?;
+        // What is not in memory is brought there before anything is locked. No pin is held, so what is found may be
+        // wrong by now: it is looked up again.
+        let _ = self.core.view().words(self.history.nodes(), first, end - first, Wait::Allowed);
         let mut state = self.history.settled(self.branch)?;
         self.history.lower(&mut state, self.branch);
         let view = self.core.view();
+        // It may have been rolled back to a shorter version since that was checked.
+        chart::check_range(view.len, at, 1)?;
+        let end = end.min(self.blocks(view.len));
         let words = view.words(self.history.nodes(), first, end - first, Wait::Allowed)?;
         let most = self.wanting(&words, first, &view, intent);
         if most == 0 {
@@ -255,6 +259,7 @@ impl ChartMut for Head {
 
     fn set(&self, at: u64, len: u64, to: To, mode: SetMode) -> Result<u64> {
         let mut state = self.history.settled(self.branch)?;
+        chart::check_range(self.core.view().len, at, len)?;
         let (from, end) = (self.block_of(at), at.saturating_add(len));
         let whole = end & (self.grain() - 1) == 0 || end >= self.core.view().len;
         if self.bytes(from) != at || !whole {

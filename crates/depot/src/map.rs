@@ -110,6 +110,7 @@ impl View {
 
     /// The words of some blocks, at most `RUN` and at most the rest of a leaf: at least one.
     pub(crate) fn words(&self, nodes: &Nodes, block: u64, most: u64, wait: Wait) -> Result<Vec<Word>> {
+        chart::check_range(span(self.height), block, 1)?;
         let (mut word, mut level) = (Word::from_bits(self.top), self.height);
         while word.refers() && level > 1 {
             level -= 1;

@@ -226,8 +226,8 @@ impl History {
         // Neither the lock nor a pin is held here (law 9).
         core.epochs().wait_over(epoch);
         let mut state = self.lock();
-        state.desk(branch)?.draining -= 1;
         state.period(number)?.life = Life::Frozen;
+        state.desk(branch)?.draining -= 1;
         self.notify();
         Ok(())
     }
@@ -242,7 +242,8 @@ impl History {
     pub(crate) fn delete_branch(&self, branch: u32) -> Result<()> {
         let mut state = self.settled(branch)?;
         state.desk(branch)?.draining += 1;
-        while state.desk(branch)?.reserved > 0 {
+        // And until nobody else waits who has begun to change the branch meanwhile.
+        while state.desk(branch)?.reserved > 0 || state.desk(branch)?.draining > 1 {
             state = self.wait(state);
         }
         let desk = state.desk(branch)?;

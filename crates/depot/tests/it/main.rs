@@ -2,5 +2,6 @@
 
 mod laws;
 mod model;
+mod races;
 mod thousand;
 mod world;
