@@ -32,7 +32,7 @@ pub enum Top {
     Nothing,
     /// A qcow2 overlay in this file, which is made where it is not there; the disk itself is only read.
     Overlay(PathBuf),
-    /// An overlay that is gone when the server ends.
+    /// A history of which nothing is kept, and which is gone when the server ends.
     Temporary,
     /// A history, of which so many states are kept; gone when the server ends.
     History(usize),
@@ -79,7 +79,7 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
     let reading = Options { writable: false, ..options.clone() };
     let writing = Options { writable: true, ..options.clone() };
     let (opened, read_only) = match &offer.top {
-        Top::Nothing | Top::History(_) => (open(spec, &reading)?, None),
+        Top::Nothing | Top::Temporary | Top::History(_) => (open(spec, &reading)?, None),
         // Nobody expects to write to one.
         Top::Itself if spec.plain_file().is_some_and(Path::is_dir) => (open(spec, &reading)?, None),
         Top::Itself => match open(spec, &writing) {
@@ -88,7 +88,6 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
             opened => (opened?, None),
         },
         Top::Overlay(path) => (overlay(spec, path, options, watch)?, None),
-        Top::Temporary => (temporary(spec, options, watch)?, None),
     };
     let mut disk = Arc::clone(&opened.disk);
     let mut description = format!("{spec} ({})", opened.image.format);
@@ -101,10 +100,14 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
         description = format!("{spec} ({}, as {})", opened.image.format, guise.format);
     }
     let mut history = None;
-    if let Top::History(most) = offer.top {
-        let begun = History::over(disk, offer, &description, most)?;
-        disk = begun.head();
-        history = Some(begun);
+    match offer.top {
+        Top::Temporary => disk = history::over(disk)?.head(),
+        Top::History(most) => {
+            let begun = History::over(disk, offer, &description, most)?;
+            disk = begun.head();
+            history = Some(begun);
+        }
+        Top::Itself | Top::Nothing | Top::Overlay(_) => {}
     }
     let mut export = Export::new(offer.name.clone(), disk);
     (export.description, export.places) = (description, offer.places);
@@ -125,6 +128,10 @@ fn disguised(opened: &Opened, guise: &Guise, watch: Watch<'_>) -> Result<Arc<Dis
 
 /// Opens the overlay of `spec` at `path`, or makes it.
 fn overlay(spec: &Spec, path: &Path, options: &Options, watch: Watch<'_>) -> Result<Opened> {
+    if !spec.steps.is_empty() || spec.plain_file().is_some_and(Path::is_dir) {
+        let what = "an overlay file can only name a whole image; --temporary and --history go over anything";
+        return Err(Error::unsupported(what).in_path(spec.to_string()));
+    }
     let is_new = !path.exists();
     if is_new {
         make_overlay(spec, path, options, watch)?;
@@ -182,22 +189,11 @@ fn stands_on(image: &Image, spec: &Spec, options: &Options) -> Result<()> {
     Err(Error::conflict(what).in_path(image.spec.location.to_string()))
 }
 
-/// An overlay in a file that loses its name as soon as it is open, in a directory that is nobody else's.
-fn temporary(spec: &Spec, options: &Options, watch: Watch<'_>) -> Result<Opened> {
-    let dir = temporary_dir()?;
-    let path = dir.join("overlay.qcow2");
-    let opened = overlay(spec, &path, options, watch);
-    // Nothing else is in there, and where it was not made there is nothing.
-    let _ = std::fs::remove_file(&path);
-    std::fs::remove_dir(&dir).in_path(&dir)?;
-    opened
-}
-
 /// A file that has lost its name: it is gone when it is closed.
 fn temporary_file(name: &str) -> Result<File> {
     let dir = temporary_dir()?;
     let path = dir.join(name);
-    let file = File::open(&path, FileOptions { create_new: true, ..FileOptions::default() });
+    let file = File::open(&path, FileOptions { create_new: true, volatile: true, ..FileOptions::default() });
     // Nothing else is in there, and where it was not made there is nothing.
     let _ = std::fs::remove_file(&path);
     std::fs::remove_dir(&dir).in_path(&dir)?;

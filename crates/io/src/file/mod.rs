@@ -27,6 +27,8 @@ pub struct Options {
     pub create_new: bool,
     /// Past the page cache (O_DIRECT). Requests that are not aligned go through a buffer that is.
     pub direct: bool,
+    /// Nobody will ask for it after a crash: to flush it is nothing.
+    pub volatile: bool,
 }
 
 /// A host file or a block device as a source.
@@ -36,6 +38,7 @@ pub struct File {
     len: AtomicU64,
     identity: Identity,
     writable: bool,
+    volatile: bool,
     never: bool,
     device: bool,
     direct: Option<Direct>,
@@ -79,6 +82,7 @@ impl File {
             identity: identity_of(fd.as_fd(), &stat),
             direct: options.direct.then(Direct::default),
             writable: options.writable || options.create_new,
+            volatile: options.volatile,
             len: AtomicU64::new(len),
             latched: AtomicBool::new(false),
             path,
@@ -263,7 +267,7 @@ impl Source for File {
     }
 
     fn flush(&self) -> Result<()> {
-        if !self.writable {
+        if !self.writable || self.volatile {
             return Ok(());
         }
         if self.latched.load(Ordering::Acquire) {

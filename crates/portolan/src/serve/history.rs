@@ -42,11 +42,8 @@ impl History {
     /// Begins the history of a disk, which must not change any more but through [`History::head`]. What is written
     /// goes to files without a name: it is gone when nobody holds this or a disk of it.
     pub(super) fn over(base: Arc<Disk>, offer: &Offer, described: &str, most: usize) -> Result<History> {
-        let maps: Arc<dyn Source> = Arc::new(temporary_file("maps")?);
-        let options = depot::Options { maps: Some(maps), ..depot::Options::default() };
-        let versions = Versions::over(base, Arc::new(temporary_file("data")?), options)?;
         Ok(History {
-            versions,
+            versions: over(base)?,
             name: offer.name.clone(),
             described: described.to_owned(),
             places: offer.places,
@@ -125,6 +122,13 @@ impl History {
         server.withdraw(&oldest.export);
         self.versions.delete(oldest.id)
     }
+}
+
+/// Versions over a disk, in files without a name.
+pub(super) fn over(base: Arc<Disk>) -> Result<Versions> {
+    let maps: Arc<dyn Source> = Arc::new(temporary_file("maps")?);
+    let options = depot::Options { maps: Some(maps), ..depot::Options::default() };
+    Versions::over(base, Arc::new(temporary_file("data")?), options)
 }
 
 /// What was written between a version and the next.
