@@ -36,13 +36,20 @@ impl Case {
 
 const LEN: u64 = 256 << 20;
 
+impl Case {
+    fn image(&self, more: &[&str]) -> Image {
+        let size = self.block_size.to_string();
+        let options = ["-b", &size].into_iter().chain(self.options.iter().copied());
+        Image::made(&options.chain(more.iter().copied()).collect::<Vec<_>>(), LEN)
+    }
+}
+
+/// Populated through the kernel, and read by it.
 fn mounted(case: &Case) {
-    if !peer::require(&["mkfs.ext4", "mount", "umount", "cp", "root"]) {
+    if !peer::require(&["mkfs.ext4", "mount", "umount", "root"]) {
         return;
     }
-    let size = case.block_size.to_string();
-    let options: Vec<&str> = ["-b", &size].into_iter().chain(case.options.iter().copied()).collect();
-    let image = Image::made(&options, LEN);
+    let image = case.image(&[]);
     let fill: Mounted = image.mount("rw");
     populate(fill.path(), case.can());
     drop(fill);
@@ -51,6 +58,35 @@ fn mounted(case: &Case) {
     assert_eq!(system.kind(), case.kind);
     let count = compare(mount.path(), &system, But::default());
     assert!(count > 3000, "{count}");
+}
+
+/// Populated by `mkfs.ext4` from a directory, and held against that.
+fn made_of_a_directory(case: &Case) {
+    if !peer::require(&["mkfs.ext4", "root"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // That tool does not take over times of more than 32 bits.
+    let can = Can { extra_times: false, extents: true, block_size: case.block_size.min(4096), names: 2500 };
+    populate(dir.path(), can);
+    let image = case.image(&["-d", dir.path().to_str().unwrap()]);
+    let count = compare(dir.path(), &image.open(), But { copy: true });
+    assert!(count > 2000, "{count}");
+}
+
+#[test]
+fn directories_as_mkfs_takes_them_over() {
+    made_of_a_directory(&case("ext4", 4096, &[]));
+    made_of_a_directory(&case("ext4", 1024, &["-O", "^metadata_csum,^64bit"]));
+    made_of_a_directory(&case("ext3", 1024, &["-t", "ext3"]));
+    made_of_a_directory(&case("ext2", 2048, &["-t", "ext2"]));
+}
+
+#[test]
+fn blocks_that_no_kernel_here_can_mount() {
+    made_of_a_directory(&case("ext4", 8192, &[]));
+    made_of_a_directory(&case("ext4", 65536, &[]));
+    made_of_a_directory(&case("ext2", 65536, &["-t", "ext2"]));
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn holes(dir: &Path, can: Can) {
     reserved.write_all_at(&bytes(4, 5), 30 * block + 7).unwrap();
     let punched = File::create(dir.join("punched")).unwrap();
     punched.write_all_at(&bytes(5, 200 * can.block_size), 0).unwrap();
-    for i in (1..200).step_by(3) {
+    for i in (1..199).step_by(3) {
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&punched, punch, i * block, block).unwrap();
     }
@@ -99,7 +99,7 @@ fn special(dir: &Path) {
 
 fn links(dir: &Path, can: Can) {
     std::fs::create_dir(dir).unwrap();
-    for len in [1, 58, 59, 60, 61, 140, 161, can.block_size - 2] {
+    for len in [1, 58, 59, 60, 61, 140, 161, can.block_size.min(4096) - 2] {
         symlink("t".repeat(len), dir.join(format!("symbolic-{len}"))).unwrap();
     }
     symlink("../special/\u{e9}\u{4e2d}", dir.join("dangling")).unwrap();
