@@ -103,6 +103,7 @@ impl File {
             latched: AtomicBool::new(false),
             path,
             fd,
+            volatile: false,
             never: false,
             device: false,
         }
