@@ -99,6 +99,7 @@ impl File {
             identity: Identity::unique(),
             direct: None,
             writable: true,
+            volatile: false,
             len: AtomicU64::new(len),
             latched: AtomicBool::new(false),
             path,
