@@ -99,13 +99,11 @@ impl File {
             identity: Identity::unique(),
             direct: None,
             writable: true,
-            volatile: false,
             len: AtomicU64::new(len),
             latched: AtomicBool::new(false),
             path,
             fd,
             volatile: false,
-            never: false,
             device: false,
         }
     }
