@@ -1,39 +1,13 @@
 //! What every file system answers, whatever it is.
 
 use chart::{Disk, Result};
+/// A directory of the host has the same kinds and moments.
+pub use io::tree::{Kind, Time};
 use std::sync::Arc;
 
 /// A file, a directory or whatever else has attributes, by the number its file system gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inode(pub u64);
-
-/// What an inode is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A character device.
-    CharacterDevice,
-    /// A block device.
-    BlockDevice,
-    /// A named pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-}
-
-/// A moment, as file systems note it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Time {
-    /// Seconds since 1970.
-    pub seconds: i64,
-    /// Nanoseconds within them.
-    pub nanos: u32,
-}
 
 /// What is known of an inode without opening it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
