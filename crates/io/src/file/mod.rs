@@ -104,6 +104,7 @@ impl File {
             path,
             fd,
             volatile: false,
+            never: false,
             device: false,
         }
     }
