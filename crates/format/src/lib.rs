@@ -24,6 +24,7 @@
 pub mod check;
 mod emitted;
 mod field;
+mod flushes;
 mod grain;
 pub mod preallocation;
 pub mod probe;

@@ -9,14 +9,18 @@ use chart::Result;
 impl Image {
     /// Checks the image, changing nothing. Nobody may write to it meanwhile.
     pub fn check(&self) -> Result<Report> {
-        let header = self.header();
+        let (header, origin) = self.writer().map_or((self.opened, 0), |w| (w.header, w.origin));
+        let limit = header.blocks().saturating_add(origin.into());
         let mut report = Report { total_clusters: self.blocks(), ..Report::default() };
         let mut used = Bits::default();
         let (mut last, mut count) = (None, 0_u64);
         for (block, slot) in self.map.stored(header.blocks()) {
             let at = self.entry_offset(&header, block);
-            let of = format!("block {block} of the disk is block {slot} of the file, which");
-            if let Some(fault) = self.fault(slot, header.blocks(), self.file.len()) {
+            let of = format!(
+                "block {block} of the disk is block {} of the file, which",
+                slot.saturating_sub(origin)
+            );
+            if let Some(fault) = self.fault(slot, limit, self.file.len()) {
                 report.add(Wrong::Corruption, 1, at, || format!("{of} {fault}"));
             } else if used.set(slot.into()) {
                 count = count.saturating_add(1);
@@ -28,7 +32,7 @@ impl Image {
             report.fragmented_clusters = report.fragmented_clusters.saturating_add(u64::from(!follows));
             last = Some(slot);
         }
-        let end = used.end();
+        let end = used.end().saturating_sub(origin.into());
         let counted = u64::from(header.head.blocks_allocated.get());
         if counted < end {
             report.add(Wrong::Corruption, 1, COUNT_OFFSET, || {
@@ -48,8 +52,7 @@ impl Image {
                 )
             });
         }
-        let last = u32::try_from(end).map_or(u64::MAX, |end| self.offset_of(end));
-        report.image_end_offset = if end > 0 { last } else { header.data_offset() };
+        report.image_end_offset = header.data_offset().saturating_add(end.saturating_mul(self.stride));
         Ok(report)
     }
 }

@@ -66,11 +66,11 @@ impl Image {
     }
 
     /// What is wrong with a block of the file, whoever names it.
-    pub(super) fn fault(&self, slot: u32, blocks: u64, len: u64) -> Option<&'static str> {
+    pub(super) fn fault(&self, slot: u32, limit: u64, len: u64) -> Option<&'static str> {
         if self.offset_of(slot) >= len {
             return Some("lies past the end of the file");
         }
-        (u64::from(slot) >= blocks).then_some("is beyond the number of blocks there can be")
+        (u64::from(slot) >= limit).then_some("is beyond the number of blocks there can be")
     }
 
     /// Where the map's entry of a block is in the file.

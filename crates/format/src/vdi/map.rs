@@ -91,10 +91,14 @@ impl Map {
         })
     }
 
-    /// The bytes of the entries from `block` on.
-    pub(super) fn write(&self, block: u64, out: &mut [u8]) {
+    /// The bytes of the entries from `block` on, where blocks of the file are numbered from `origin` on.
+    pub(super) fn write(&self, block: u64, origin: u32, out: &mut [u8]) {
         for (i, word) in (block..).zip(out.as_chunks_mut::<4>().0) {
-            *word = self.entry(i).word().to_le_bytes();
+            let entry = match self.entry(i) {
+                Entry::At(slot) => Entry::At(slot.saturating_sub(origin)),
+                entry => entry,
+            };
+            *word = entry.word().to_le_bytes();
         }
     }
 }

@@ -4,14 +4,13 @@ use super::Image;
 use super::alloc::Bits;
 use crate::check::{Repair, Report};
 use chart::{Error, Result};
-use std::sync::PoisonError;
 
 impl Image {
     /// Gives lost space back, and a block of the file of its own, with what is in it now, to each block of the disk
     /// that shares one or names one beyond those there can be. What the file does not hold cannot be mended: then
     /// nothing is changed. Returns what was wrong before.
     pub fn repair(&self, what: Repair) -> Result<Report> {
-        let _one = self.mutator()?.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _between = self.mutator()?.flushes.between();
         // What the writer has not written yet would look like damage.
         self.flush_one()?;
         let found = self.check()?;
@@ -31,7 +30,7 @@ impl Image {
             return Err(Error::corrupt(say));
         }
         let mut w = self.writer()?;
-        let blocks = w.header.blocks();
+        let (blocks, limit) = (w.header.blocks(), w.limit());
         let (mut seen, mut astray) = (Bits::default(), Vec::new());
         for (block, slot) in self.map.stored(blocks) {
             if self.offset_of(slot) >= self.file.len() {
@@ -41,14 +40,14 @@ impl Image {
                 );
                 return Err(Error::corrupt(say).at(self.entry_offset(&w.header, block)));
             }
-            if u64::from(slot) >= blocks || !seen.set(slot.into()) {
+            if u64::from(slot) >= limit || !seen.set(slot.into()) {
                 astray.push((block, slot));
             }
         }
         self.start(&mut w)?;
         {
             let _kept = self.keep_in_place_writers_out()?;
-            self.move_blocks(&mut w, &astray, blocks)?;
+            self.move_blocks(&mut w, &astray, limit)?;
         }
         w.damaged = false;
         self.rest(&mut w)

@@ -5,9 +5,8 @@ use super::alloc::Bits;
 use super::layout::{ENTRY, MAX_MAP_BYTES, SECTOR};
 use super::map::{Entry, first_in, sector_of};
 use super::writer::Writer;
-use crate::field::to_index;
+use crate::field::{to_index, to_u64};
 use chart::{Error, Result, Wait};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 /// Blocks are moved in pieces of at most this.
@@ -20,7 +19,7 @@ impl Image {
             let what = format!("a VDI disk has whole sectors of {SECTOR} bytes, which {len} bytes are not");
             return Err(Error::unsupported(what).in_path(self.file.name()));
         }
-        let _one = self.mutator()?.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _between = self.mutator()?.flushes.between();
         let mut w = self.begin()?;
         match len.cmp(&self.size()) {
             std::cmp::Ordering::Equal => Ok(()),
@@ -32,14 +31,12 @@ impl Image {
     /// What the disk grows by is durably zeros before the header says that it is there.
     fn grow(&self, w: &mut Writer, len: u64) -> Result<()> {
         let (old, new) = (self.blocks(), self.block.count(len));
-        let room = w.header.data_offset().saturating_sub(w.header.map_offset());
-        let most = (room.min(MAX_MAP_BYTES) / ENTRY).saturating_mul(self.block.size());
-        if new.saturating_mul(ENTRY) > room.min(MAX_MAP_BYTES) {
-            let what = format!(
-                "the block map lies right before the blocks and has room for a disk of {most} bytes; convert the \
-                 image to have a longer one"
-            );
-            return Err(Error::unsupported(what));
+        let needed = new.saturating_mul(ENTRY);
+        if needed > MAX_MAP_BYTES {
+            let most = (MAX_MAP_BYTES / ENTRY).saturating_mul(self.block.size());
+            return Err(Error::unsupported(format!(
+                "{len} bytes; the longest disk that is made here has {most}"
+            )));
         }
         let end = self.size();
         if let (Entry::At(slot), true) = (self.map.entry(self.block.index(end)), self.block.within(end) != 0)
@@ -53,10 +50,61 @@ impl Image {
         self.drop_from(w, old);
         // Sectors are written whole, with what they say of blocks that there are: that has to be durable.
         self.flush_with(w)?;
+        if needed > w.header.data_offset().saturating_sub(w.header.map_offset()) {
+            return self.grow_over_blocks(w, len);
+        }
         let first = first_in(sector_of(old));
-        self.write_entries(&w.header, first, new.saturating_sub(first))?;
+        let offset = self.entry_offset(&w.header, first);
+        self.write_entries(offset, first, new.saturating_sub(first), w.origin)?;
         self.file.flush()?;
         self.name_size(w, len)
+    }
+
+    /// The same where the map has no room to become longer: what is in the first blocks of the file goes elsewhere, a
+    /// new map takes their place, and one write of the header makes that, and blocks that begin behind it, true.
+    fn grow_over_blocks(&self, w: &mut Writer, len: u64) -> Result<()> {
+        let new = self.block.count(len);
+        let (map, origin) = (w.header.data_offset(), u64::from(w.origin));
+        let taken = new.saturating_mul(ENTRY).div_ceil(self.stride.max(1));
+        let first = origin.saturating_add(taken);
+        let data = map.saturating_add(taken.saturating_mul(self.stride));
+        let places = [data, map, first].map(u32::try_from);
+        let [Ok(data), Ok(map), Ok(first)] = places else {
+            return Err(Error::unsupported(
+                "blocks would have to begin behind byte 2^32, which VDI cannot say",
+            ));
+        };
+        let _kept = self.keep_in_place_writers_out()?;
+        self.wait_for_readers(w)?;
+        let (there, behind): (Vec<_>, Vec<_>) =
+            self.map.stored(w.header.blocks()).partition(|(_, slot)| *slot < first);
+        let free = w.limit().saturating_sub(first.into()).saturating_sub(to_u64(behind.len()));
+        if free < to_u64(there.len()) {
+            let what = "the block map lies right before the blocks, and every block is stored: there is no room for a \
+                        longer map; convert the image to have one";
+            return Err(Error::unsupported(what));
+        }
+        let hold = |w: &mut Writer| (origin..first.into()).for_each(|slot| w.slots.take_this(slot));
+        hold(w);
+        let limit = w.limit();
+        self.move_blocks(w, &there, limit)?;
+        hold(w);
+        if self.file.len() < data.into() {
+            self.file.set_len(data.into())?;
+        }
+        self.write_entries(map.into(), 0, new, first)?;
+        self.file.flush()?;
+        let count = u32::try_from(w.slots.end()).unwrap_or(u32::MAX).saturating_sub(first);
+        w.write_header(self.file.as_ref(), |head| {
+            head.offset_bmap.set(map);
+            head.offset_data.set(data);
+            head.disk_size.set(len);
+            head.blocks_in_image.set(u32::try_from(new).unwrap_or(u32::MAX));
+            head.blocks_allocated.set(count);
+        })?;
+        w.origin = first;
+        self.size.store(len, Ordering::Release);
+        self.file.flush()
     }
 
     /// First nothing is stored behind the new end, then nothing in blocks of the file that there will be too many,
@@ -67,8 +115,9 @@ impl Image {
         self.drop_from(w, new);
         self.flush_with(w)?;
         self.wait_for_readers(w)?;
-        let far: Vec<_> = self.map.stored(new).filter(|(_, slot)| u64::from(*slot) >= new).collect();
-        self.move_blocks(w, &far, new)?;
+        let limit = new.saturating_add(w.origin.into());
+        let far: Vec<_> = self.map.stored(new).filter(|(_, slot)| u64::from(*slot) >= limit).collect();
+        self.move_blocks(w, &far, limit)?;
         self.name_size(w, len)
     }
 
@@ -84,11 +133,11 @@ impl Image {
 
     fn name_size(&self, w: &mut Writer, len: u64) -> Result<()> {
         let blocks = u32::try_from(self.block.count(len)).unwrap_or(u32::MAX);
-        let end = u32::try_from(w.slots.end()).unwrap_or(u32::MAX);
+        let count = w.count();
         w.write_header(self.file.as_ref(), |head| {
             head.disk_size.set(len);
             head.blocks_in_image.set(blocks);
-            head.blocks_allocated.set(end);
+            head.blocks_allocated.set(count);
         })?;
         self.size.store(len, Ordering::Release);
         self.file.flush()
@@ -124,7 +173,7 @@ impl Image {
         epochs.wait_over(epochs.now());
         // In an image that is being repaired, another block may have been in the same one, and still is.
         let mut named = Bits::default();
-        let inside = |slot: &u32| u64::from(*slot) < w.header.blocks();
+        let inside = |slot: &u32| u64::from(*slot) < w.limit();
         self.map.stored(w.header.blocks()).map(|(_, slot)| slot).filter(inside).for_each(|slot| {
             named.set(slot.into());
         });
@@ -143,7 +192,7 @@ impl Image {
         for done in (0..size).step_by(to_index(PIECE)) {
             let start = from.saturating_add(done);
             // The last block of a file may be cut off.
-            let there = self.file.len().saturating_sub(start).min(crate::field::to_u64(piece.len()));
+            let there = self.file.len().saturating_sub(start).min(to_u64(piece.len()));
             let (read, rest) = piece.split_at_mut(to_index(there));
             self.file.read_at(start, read, Wait::Allowed)?;
             rest.fill(0);

@@ -5,12 +5,11 @@ use super::map::Entry;
 use super::writer::Writer;
 use super::{Image, Kind};
 use chart::Result;
-use std::sync::PoisonError;
 
 impl Image {
     /// Flushes and closes. An image that nobody has written to stays as it is, to the byte.
     pub(super) fn close_image(&self) -> Result<()> {
-        let _one = self.mutator()?.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _between = self.mutator()?.flushes.between();
         self.flush_one()?;
         let mut w = self.writer()?;
         if w.started && !w.damaged { self.rest(&mut w) } else { Ok(()) }
@@ -21,12 +20,12 @@ impl Image {
         self.flush_with(w)?;
         self.wait_for_readers(w)?;
         self.plug(w)?;
-        let count = u32::try_from(w.slots.end()).unwrap_or(u32::MAX);
+        let count = w.count();
         if w.header.head.blocks_allocated.get() != count {
             // The map names none of those for long.
             w.write_header(self.file.as_ref(), |head| head.blocks_allocated.set(count))?;
         }
-        let end = self.offset_of(count);
+        let end = self.offset_of(count.saturating_add(w.origin));
         if self.kind == Kind::Dynamic && self.file.len() > end {
             self.file.set_len(end)?;
             w.slots.cut();

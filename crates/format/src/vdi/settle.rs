@@ -6,7 +6,6 @@ use super::map::first_in;
 use super::writer::Writer;
 use crate::field::to_index;
 use chart::{Result, Wait};
-use std::sync::PoisonError;
 
 /// At most so many bytes of the map are written at once.
 const RUN: u64 = 1 << 20;
@@ -37,15 +36,15 @@ pub(super) struct Batch {
 impl Image {
     /// Step 1: the header counts enough; and what step 2 is to write.
     fn gather(&self, w: &mut Writer) -> Result<Batch> {
-        let end = u32::try_from(w.slots.end()).unwrap_or(u32::MAX);
-        if w.started && w.header.head.blocks_allocated.get() < end {
-            w.write_header(self.file.as_ref(), |head| head.blocks_allocated.set(end))?;
+        let count = w.count();
+        if w.started && w.header.head.blocks_allocated.get() < count {
+            w.write_header(self.file.as_ref(), |head| head.blocks_allocated.set(count))?;
         }
         let sectors: Vec<u64> = std::mem::take(&mut w.dirty).into_iter().collect();
         let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
         for &sector in &sectors {
             let mut bytes = vec![0; to_index(SECTOR)];
-            self.map.write(first_in(sector), &mut bytes);
+            self.map.write(first_in(sector), w.origin, &mut bytes);
             let offset = w.header.map_offset().saturating_add(sector.saturating_mul(SECTOR));
             // What lies behind the map in its last sector is not the map's.
             let rest = w.header.map_offset().saturating_add(w.header.map_bytes()).saturating_sub(offset);
@@ -90,11 +89,10 @@ impl Image {
 
     /// Makes everything durable that was written before. Others write meanwhile.
     pub(super) fn flush_all(&self) -> Result<()> {
-        let _one = self.mutator()?.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.flush_one()
+        self.mutator()?.flushes.flush(|| self.flush_one())
     }
 
-    /// The same, by who holds `flushing`.
+    /// The same, by who keeps others out.
     pub(super) fn flush_one(&self) -> Result<()> {
         let batch = self.gather(&mut *self.writer()?)?;
         let written = self.write(&batch);

@@ -60,8 +60,8 @@ fn a_map_says_what_it_was_given() {
     let stored: Vec<_> = map.stored(39_999).collect();
     assert_eq!(stored, [(0, 7), (35_000, 9)]);
     let mut out = [0; 8];
-    map.write(34_999, &mut out);
-    assert_eq!(out, [BLOCK_FREE.to_le_bytes(), 9_u32.to_le_bytes()].concat()[..]);
+    map.write(34_999, 2, &mut out);
+    assert_eq!(out, [BLOCK_FREE.to_le_bytes(), 7_u32.to_le_bytes()].concat()[..]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::alloc::Slots;
 use super::layout::ENTRY;
 use super::map::{Entry, sector_of};
 use super::{FILE, Header, Image, Kind, Uuid};
+use crate::flushes::Flushes;
 use ::chart::{ChartMut, Epochs, Error, Intent, Reservation, Reserve, Result, SetMode, Source, To, Wait};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -25,8 +26,7 @@ const AGAIN: u64 = 1 << 32;
 /// What an open image needs to be written.
 pub(super) struct Mutator {
     pub(super) epochs: Arc<Epochs>,
-    /// One flush at a time. Locked before the writer, never after it.
-    pub(super) flushing: Mutex<()>,
+    pub(super) flushes: Flushes,
     state: Mutex<Writer>,
 }
 
@@ -35,6 +35,8 @@ pub(super) struct Writer {
     /// As it is on disk, or as it was last written there.
     pub(super) header: Header,
     pub(super) slots: Slots,
+    /// The slot that is block 0 of the file. Those before it hold the map, since the disk has grown.
+    pub(super) origin: u32,
     /// Sectors of the map that the disk does not have yet.
     pub(super) dirty: BTreeSet<u64>,
     /// Blocks of the disk that are being written to a new place.
@@ -48,12 +50,23 @@ pub(super) struct Writer {
 impl Mutator {
     pub(super) fn new(header: &Header, slots: Slots, damaged: bool) -> Mutator {
         let (dirty, open) = (BTreeSet::new(), BTreeSet::new());
-        let state = Mutex::new(Writer { header: *header, slots, dirty, open, started: false, damaged });
-        Mutator { epochs: Arc::default(), flushing: Mutex::new(()), state }
+        let state =
+            Mutex::new(Writer { header: *header, slots, origin: 0, dirty, open, started: false, damaged });
+        Mutator { epochs: Arc::default(), flushes: Flushes::default(), state }
     }
 }
 
 impl Writer {
+    /// How many slots there can be.
+    pub(super) fn limit(&self) -> u64 {
+        self.header.blocks().saturating_add(self.origin.into())
+    }
+
+    /// What the header is to count: one past the last block of the file that is taken.
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.slots.end()).unwrap_or(u32::MAX).saturating_sub(self.origin)
+    }
+
     /// Writes the header as `change` makes it.
     pub(super) fn write_header(
         &mut self,
@@ -129,13 +142,13 @@ impl Image {
             Some(slot) => (slot, false, AGAIN),
             None => {
                 let (slot, zeroed) = {
-                    let limit = w.header.blocks();
+                    let limit = w.limit();
                     w.slots.take(limit, &self.mutator()?.epochs)?
                 };
                 (slot, zeroed, 0)
             }
         };
-        if let Err(e) = self.make_room(slot, w.header.blocks()) {
+        if let Err(e) = self.make_room(slot, w.limit()) {
             self.give_back(&mut w, block, slot, again != 0);
             return Err(e);
         }
@@ -151,13 +164,13 @@ impl Image {
     }
 
     /// Makes the file long enough to hold a slot, and more at once, as far as there can be more.
-    fn make_room(&self, slot: u32, blocks: u64) -> Result<()> {
+    fn make_room(&self, slot: u32, limit: u64) -> Result<()> {
         let (start, len) = (self.offset_of(slot), self.file.len());
         let needed = start.saturating_add(self.block.size());
         if needed <= len {
             return Ok(());
         }
-        let most = self.first.saturating_add(blocks.saturating_mul(self.stride));
+        let most = self.first.saturating_add(limit.saturating_mul(self.stride));
         let ample = start.saturating_add(STEP).min(most).max(needed);
         match self.file.set_len(ample) {
             Err(_) if ample > needed => self.file.set_len(needed),
@@ -233,12 +246,11 @@ impl Image {
         self.file.zero(offset, len, fast_only)
     }
 
-    /// Writes the map's entries of these blocks, as they are in memory.
-    pub(super) fn write_entries(&self, header: &Header, first: u64, count: u64) -> Result<()> {
+    /// Writes the map's entries of these blocks to this place, numbered from `origin` on.
+    pub(super) fn write_entries(&self, offset: u64, first: u64, count: u64, origin: u32) -> Result<()> {
         let len = count.saturating_mul(ENTRY);
-        let offset = self.entry_offset(header, first);
         crate::preallocation::write_pieces(self.file.as_ref(), offset, len, |done, piece| {
-            self.map.write(first.saturating_add(done / ENTRY), piece);
+            self.map.write(first.saturating_add(done / ENTRY), origin, piece);
         })
     }
 }

@@ -283,6 +283,49 @@ fn what_cannot_be_read_is_refused_by_name() {
 }
 
 #[test]
+fn an_image_of_qemus_grows_though_its_map_has_no_room() {
+    if !peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.vdi");
+    peer::qemu_img(&["create", "-q", "-f", "vdi", text(&path), "128M"]);
+    peer::qemu_io("vdi", &path, &["write -P 1 100M 2M", "write -P 2 3M 1M"]);
+    let mut model = bytes(&opened(&path).disk("disk").unwrap());
+    let mut rng = testkit::Rng::new(3);
+    for len in [129_u64 << 20, 400 << 20, 150 << 20, (260 << 20) + 512] {
+        let disk = image(&file(&path, true)).unwrap().disk("disk").unwrap();
+        disk.resize(len).unwrap();
+        model.resize(len as usize, 0);
+        for _ in 0..4 {
+            let (at, many) = rng.range(len, 2_000_000);
+            let range = at as usize..(at + many) as usize;
+            rng.fill(&mut model[range.clone()]);
+            disk.write_at(at, &model[range], Wait::Allowed).unwrap();
+        }
+        disk.set(1 << 20, 5 << 20, To::Hole, SetMode { may_unmap: true, fast_only: false }).unwrap();
+        model[1 << 20..6 << 20].fill(0);
+        assert!(bytes(&disk) == model, "{len}");
+        disk.close().unwrap();
+        peer::qemu_img(&["check", "-q", "-f", "vdi", text(&path)]);
+        peer::qemu_io("vdi", &path, &["write -P 7 120M 64k"]);
+        model[120 << 20..][..64 << 10].fill(7);
+        let read = opened(&path);
+        assert!(read.check().unwrap().is_clean(), "{len}");
+        assert!(bytes(&read.disk("disk").unwrap()) == model, "{len}");
+    }
+    // Of a static one every block is stored: there is nowhere to go.
+    let path = dir.path().join("fixed.vdi");
+    peer::qemu_img(&["create", "-q", "-f", "vdi", "-o", "static=on", text(&path), "128M"]);
+    let disk = image(&file(&path, true)).unwrap().disk("disk").unwrap();
+    let error = disk.resize(129 << 20).unwrap_err();
+    assert!(error.kind() == Kind::Unsupported && error.to_string().contains("convert"), "{error}");
+    disk.write_at(0, &[1], Wait::Allowed).unwrap();
+    disk.close().unwrap();
+    peer::qemu_img(&["check", "-q", "-f", "vdi", text(&path)]);
+}
+
+#[test]
 fn a_disk_grows_as_far_as_its_map_does() {
     let path = tempfile::tempdir().unwrap();
     let path = path.path().join("disk.vdi");
@@ -296,8 +339,20 @@ fn a_disk_grows_as_far_as_its_map_does() {
         peer::qemu_img(&["check", "-q", "-f", "vdi", text(&path)]);
         assert!(peer::qemu_img(&["info", text(&path)]).contains("200 GiB"));
     }
-    let error = disk.resize(400 << 30).unwrap_err();
-    assert!(error.kind() == Kind::Unsupported && error.to_string().contains("convert"), "{error}");
+    // Where there is no room for its map, the map goes elsewhere.
+    disk.resize(400 << 30).unwrap();
+    disk.write_at((400 << 30) - 512, &[5; 512], Wait::Allowed).unwrap();
+    disk.close().unwrap();
+    for (at, byte) in [(5 << 20, 3), ((200 << 30) - 512, 4), ((400 << 30) - 512, 5)] {
+        let mut sector = [0; 512];
+        disk.read_at(at, &mut sector, Wait::Allowed).unwrap();
+        assert_eq!(sector, [byte; 512]);
+    }
+    if peer::require(&["qemu-img"]) {
+        peer::qemu_img(&["check", "-q", "-f", "vdi", text(&path)]);
+    }
+    let error = disk.resize(40 << 40).unwrap_err();
+    assert!(error.kind() == Kind::Unsupported && error.to_string().contains("longest"), "{error}");
     assert_eq!(disk.resize((10 << 20) + 1).unwrap_err().kind(), Kind::Unsupported);
 }
 

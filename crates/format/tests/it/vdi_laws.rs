@@ -404,6 +404,42 @@ fn a_disk_that_is_resized_keeps_what_it_has_and_shows_zeros_behind() {
     }
 }
 
+#[test]
+fn a_disk_grows_over_its_first_blocks_whole_or_not_at_all() {
+    // A map of one full sector right before the blocks, as QEMU makes them.
+    let shape = Shape::of(New { block_bits: 12, ..New::of(128 << 12) });
+    let memory = Arc::new(Memory::new(0));
+    let source = Arc::clone(&memory) as Arc<dyn Source>;
+    create(source.as_ref(), &shape.new).unwrap();
+    source.write_at(0x158, &1024_u32.to_le_bytes(), Wait::Allowed).unwrap();
+    let disk = image(&source).unwrap().disk("disk").unwrap();
+    let written = 100 << 12;
+    for at in (0..written).step_by(4096).collect::<Vec<_>>().into_iter().rev() {
+        disk.write_at(at, &stamped(at, 4096, 1), Wait::Allowed).unwrap();
+    }
+    disk.close().unwrap();
+    let large = 3000 << 12;
+    let act = |image: &Arc<Image>| {
+        let disk = image.disk("disk").unwrap();
+        disk.set(0, 8192, To::Hole, SetMode { may_unmap: true, fast_only: false }).unwrap();
+        disk.resize(large).unwrap();
+        disk.write_at(large - 4096, &stamped(large - 4096, 4096, 2), Wait::Allowed).unwrap();
+        disk.close().unwrap();
+    };
+    interrupted(&shape, &memory.bytes(), act, |image| {
+        assert!([128 << 12, large].contains(&image.size()));
+        let found = contract::stamps(&bytes(&image.disk("disk").unwrap()), 0).unwrap();
+        assert!(found[16..(written / 512) as usize].iter().all(Option::is_some));
+        assert!(found[(written / 512) as usize..].iter().flatten().all(|s| s.sequence == 2));
+    });
+    let grown = image(&source).unwrap();
+    act(&grown);
+    assert!(grown.check().unwrap().is_clean());
+    let again = image(&source).unwrap();
+    assert!(again.check().unwrap().is_clean());
+    assert!(bytes(&again.disk("again").unwrap()) == bytes(&grown.disk("grown").unwrap()));
+}
+
 /// Makes images whose file loses flushes: an order of writes that is no order.
 #[test]
 fn the_crash_harness_notices_writes_out_of_order() {

@@ -26,9 +26,9 @@ use super::alloc::Allocator;
 use super::guard::Guard;
 use super::track::Marks;
 use super::{Image, layout};
+use crate::flushes::Flushes;
 use ::chart::{ChartMut, Epochs, Error, Intent, Reservation, Reserve, Result, SetMode, To};
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What an open image needs to be written.
@@ -42,15 +42,6 @@ pub(super) struct Mutator {
     state: Mutex<Writer>,
     /// Told when a reservation ends or the image thaws.
     changed: Condvar,
-}
-
-/// Flushes, one at a time and in order. Locked before the writer, never after it.
-#[derive(Default)]
-struct Flushes {
-    /// How many have begun.
-    begun: AtomicU64,
-    /// The number of the last that succeeded.
-    succeeded: Mutex<u64>,
 }
 
 /// The state that only the writer has.

@@ -1,12 +1,12 @@
 //! The order of writes: what a crash may find.
 
 use super::{Lowered, Writer};
+use crate::flushes::Between;
 use crate::qcow2::Image;
 use crate::qcow2::cache::DirtySlice;
 use chart::{Result, Wait};
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 /// How often a flush that lets go of the writer begins again because somebody else has linked meanwhile.
 const STEPS_TRIES: usize = 3;
@@ -116,23 +116,13 @@ impl Image {
 
     /// Keeps flushes out: nobody is between the steps of one while this is held, having taken what the map has let go
     /// of. For those who make refcounts anew, or bring the image to rest. To be taken before the writer.
-    pub(super) fn between_flushes(&self) -> Result<MutexGuard<'_, u64>> {
-        Ok(self.mutator()?.flushes.succeeded.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn between_flushes(&self) -> Result<Between<'_>> {
+        Ok(self.mutator()?.flushes.between())
     }
 
-    /// Makes everything durable that was written before. Who comes while another flush is under way, and finds
-    /// that a later one has succeeded, has nothing left to do.
+    /// Makes everything durable that was written before.
     pub(super) fn flush_all(&self) -> Result<()> {
-        let flushes = &self.mutator()?.flushes;
-        let before = flushes.begun.load(Ordering::SeqCst);
-        let mut succeeded = self.between_flushes()?;
-        if *succeeded > before {
-            return Ok(());
-        }
-        let number = flushes.begun.fetch_add(1, Ordering::SeqCst).saturating_add(1);
-        self.flush_in_steps()?;
-        *succeeded = number;
-        Ok(())
+        self.mutator()?.flushes.flush(|| self.flush_in_steps())
     }
 
     /// The same as `flush_with`, letting go of the writer whenever the system is at work.
