@@ -55,7 +55,7 @@ fn a_file_that_shrank_is_an_error_that_names_it() {
 fn direct_requests_may_be_unaligned() {
     let (_dir, path) = temp();
     made(&path, 10_001);
-    let file = match File::open(&path, Options { writable: true, direct: true, create_new: false }) {
+    let file = match File::open(&path, Options { writable: true, direct: true, ..Options::default() }) {
         Ok(file) => file,
         Err(e) => return assert_eq!(e.os_code(), Some(libc::EINVAL), "only where the file system has none"),
     };
