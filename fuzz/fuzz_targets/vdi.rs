@@ -81,8 +81,11 @@ fn write(image: &Arc<Image>) {
     disk.read_at(at, &mut back, Wait::Allowed).expect("what was written can be read");
     assert!(back.iter().all(|&byte| byte == 7));
     let mode = SetMode { may_unmap: true, fast_only: false };
-    if disk.set(0, disk.len(), To::Hole, mode).is_ok() {
-        let _ = disk.resize(disk.len() / 1024 * 512);
+    if disk.set(0, disk.len() / 2, To::Hole, mode).is_ok() {
+        let len = disk.len();
+        // Far enough for the map to want more room, where blocks are small.
+        let _ = disk.resize(len / 512 * 512 + 300 * image.header().block_size().min(4096));
+        let _ = disk.resize(len / 1024 * 512);
     }
     let _ = disk.close();
 }

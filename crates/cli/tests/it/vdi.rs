@@ -76,6 +76,10 @@ for from in raw qcow2 vdi; do
     done
     "$0" convert --json --reflink always ours.vdi ours-$from.qcow2 > ../ours-$from.qcow2.json
     "$0" convert --json --reflink always ours.qcow2 ours-$from.vdi > ../ours-$from.vdi.json
+    for to in raw vdi; do
+        "$0" convert --json --reflink always ours.vdi again-$from.$to > ../again-$from.$to.json
+        qemu-img compare -q -f raw disk.raw again-$from.$to
+    done
     qemu-img compare -q disk.raw ours-$from.qcow2 -f raw
     qemu-img compare -q disk.raw ours-$from.vdi -f raw
     rm ours.vdi ours.qcow2
@@ -117,8 +121,10 @@ fn all_nine_pairs_are_cloned_where_the_file_system_can() {
             ),
         }
     }
-    for (from, to) in FORMATS.iter().flat_map(|from| [(from, "qcow2"), (from, "vdi")]) {
-        let report = report(format!("ours-{from}.{to}"));
+    let ours = FORMATS.map(|from| [("ours", from, "qcow2"), ("ours", from, "vdi")]);
+    let again = FORMATS.map(|from| [("again", from, "raw"), ("again", from, "vdi")]);
+    for (which, from, to) in ours.into_iter().chain(again).flatten() {
+        let report = report(format!("{which}-{from}.{to}"));
         assert_eq!(
             (count(&report, &["cloned"]), count(&report, &moved)),
             (data, 0),

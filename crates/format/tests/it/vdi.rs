@@ -379,6 +379,10 @@ fn use_all(bytes: Vec<u8>) {
             disk.read_at(at, &mut back, Wait::Allowed).unwrap();
             assert!(back.iter().all(|&byte| byte == 7));
         }
+        if image.header().block_size() < 1 << 20 {
+            let _ = disk.resize(disk.len() / 512 * 512 + (1 << 20));
+            let _ = disk.resize(disk.len() / 1024 * 512);
+        }
         let _ = disk.close();
     }
 }
