@@ -1,11 +1,11 @@
 //! Changing the map of a head: parts that versions share are copied first, what is the head's own is changed in place.
 
 use crate::limbo::Freed;
-use crate::map::{HEIGHT_MAX, Part, Root, index, span};
+use crate::map::{Part, Root, height_for, index, span};
 use crate::nodes::Nodes;
 use crate::packed::FANOUT;
 use crate::word::Word;
-use chart::{Error, Result, Wait};
+use chart::{Result, Wait};
 
 /// One change of a map. The history is locked.
 ///
@@ -156,10 +156,8 @@ impl Edit<'_> {
 
     /// Makes room for so many blocks.
     pub(crate) fn grow(&mut self, blocks: u64) -> Result<()> {
-        if blocks > span(HEIGHT_MAX) {
-            return Err(Error::unsupported(format!("a disk of {blocks} interval blocks: use larger ones")));
-        }
-        while span(self.root.height) < blocks {
+        let wanted = height_for(blocks)?;
+        while self.root.height < wanted {
             let Root { top, height } = *self.root;
             let top = if top.is_below() {
                 top

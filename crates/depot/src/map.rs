@@ -6,12 +6,12 @@
 use crate::nodes::Nodes;
 use crate::packed::{FANOUT, Page};
 use crate::word::{FIRST, Word};
-use chart::{Answer, Extent, Result, SourceId, Wait};
+use chart::{Answer, Error, Extent, Result, SourceId, Wait};
 
 /// Bits of a block's number that one level decides.
 const LEVEL_BITS: u32 = FANOUT.trailing_zeros();
 /// No tree is higher: as many blocks as there could be places.
-pub(crate) const HEIGHT_MAX: u32 = 5;
+const HEIGHT_MAX: u32 = 5;
 /// At most so many blocks are looked up at once.
 const RUN: usize = 64;
 
@@ -29,8 +29,9 @@ pub(crate) fn index(block: u64, level: u32) -> usize {
 }
 
 /// The height of a tree for so many blocks.
-pub(crate) fn height_for(blocks: u64) -> u32 {
-    (1..HEIGHT_MAX).find(|&height| span(height) >= blocks).unwrap_or(HEIGHT_MAX)
+pub(crate) fn height_for(blocks: u64) -> Result<u32> {
+    let too_many = || Error::unsupported(format!("a disk of {blocks} interval blocks: use larger ones"));
+    (1..=HEIGHT_MAX).find(|&height| span(height) >= blocks).ok_or_else(too_many)
 }
 
 /// A tree: its top, and its height.
@@ -216,6 +217,3 @@ pub(crate) fn differences(
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -152,7 +152,7 @@ impl Versions {
         let maps = maps.unwrap_or_else(|| Arc::new(io::memory::Memory::new("maps of versions", 0)));
         let nodes = Nodes::new(maps, cache_bytes);
         let history = Arc::new(History::new(interval, data, base, nodes));
-        let root = Root { top: Word::BELOW, height: height_for(len.div_ceil(interval)) };
+        let root = Root { top: Word::BELOW, height: height_for(len.div_ceil(interval))? };
         let (branch, core) = history.branch(&mut history.lock(), "main", 0, (root, len))?;
         let (nonce, disks) = (id::nonce(), Mutex::default());
         let shared = Arc::new(Shared { history, nonce, interval, disks });
