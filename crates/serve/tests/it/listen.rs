@@ -1,9 +1,10 @@
-//! Sockets: whose they are, and who is told what.
+//! Sockets: whose they are, and who is told what and when.
 
-use crate::client::{Client, connect};
+use crate::client::{Client, connect, request};
 use crate::hostile::until;
+use crate::support::Serving;
 use io::memory::Memory;
-use io::nbd::wire::Headers;
+use io::nbd::wire::{Code, Command, Headers};
 use serve::Export;
 use serve::nbd::{Config, Listener, Server};
 use std::os::unix::net::UnixListener;
@@ -59,4 +60,36 @@ fn nobody_waits_for_whoever_hears_the_notices() {
     drop(held);
     until("what was to be told is lost", || told.load(Relaxed) > 1);
     assert!(told.load(Relaxed) < 70, "{told:?} notices");
+}
+
+/// A disk may change its length while it is served: requests go by what it has now, and whoever connects is told.
+#[test]
+fn a_disk_that_changes_its_length_has_the_new_one_for_everybody() {
+    let disk = format::raw::open(Arc::new(Memory::new("memory", 1 << 20)), true).unwrap();
+    let serving = Serving::one(Arc::clone(&disk));
+    let told = |headers| {
+        let mut client = Client::greeted(&serving.socket);
+        client.agree(headers);
+        client.go("").0
+    };
+    for headers in [Headers::Simple, Headers::Structured, Headers::Extended] {
+        disk.resize(1 << 20).unwrap();
+        assert_eq!(told(headers), 1 << 20);
+        let mut client = Client::attached(&serving.socket, "", headers);
+        let last = request(Command::READ, 1, (2 << 20) - 512, 512);
+        assert_eq!(client.code(&last, &[]), Code::EINVAL);
+        let write = client.write_request((2 << 20) - 512, 512);
+        assert_eq!(client.code(&write, &[7; 512]), Code::ENOSPC);
+        disk.resize(2 << 20).unwrap();
+        // Who was here before need not come anew.
+        assert_eq!(client.read((2 << 20) - 512, 512), [0; 512]);
+        client.write((2 << 20) - 512, &[7; 512]);
+        assert_eq!(client.read((2 << 20) - 512, 512), [7; 512]);
+        assert_eq!(told(headers), 2 << 20);
+        disk.resize(512 << 10).unwrap();
+        let past = request(Command::READ, 2, (512 << 10) - 511, 512);
+        assert_eq!(client.code(&past, &[]), Code::EINVAL);
+        assert_eq!(client.read((512 << 10) - 512, 512).len(), 512);
+        assert_eq!(told(headers), 512 << 10);
+    }
 }

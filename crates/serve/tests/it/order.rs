@@ -360,7 +360,7 @@ fn memory_is_linearizable_for_large_requests() {
 
 /// A file of so many bytes beside the test's other temporary files.
 fn file(dir: &Path, len: u64) -> Arc<dyn Source> {
-    let options = io::file::Options { writable: true, create_new: true, direct: false };
+    let options = io::file::Options { writable: true, create_new: true, ..Default::default() };
     let file = io::file::File::open(dir.join("disk"), options).unwrap();
     file.set_len(len).unwrap();
     Arc::new(file)

@@ -5,11 +5,15 @@ use chart::{Disk, Source, Wait};
 use format::qcow2::create::{New, create};
 use format::qcow2::{Image, Options};
 use io::memory::Memory;
+use io::nbd::wire::{Opt, OptionHeader};
 use serve::Export;
 use serve::nbd::Limits;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use testkit::source::Slow;
 
@@ -87,6 +91,80 @@ fn nbdsh_is_answered_word_by_word() {
         assert_eq!(counters.broken.load(Relaxed), 0);
         assert!(counters.errors.load(Relaxed) >= 10 && counters.array.load(Relaxed) > 0);
     }
+}
+
+/// Stands between a client and the server, and notes what the client says.
+fn overheard(serving: &Serving, work: impl FnOnce(&str)) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("between");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (server, heard) = (serving.socket.clone(), Arc::new(Mutex::new(Vec::new())));
+    let note = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        while let Ok((client, _)) = listener.accept() {
+            let server = UnixStream::connect(&server).unwrap();
+            let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || {
+                // Whichever side ends, the other hears of it.
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Both);
+            });
+            let (mut from, mut to, note) = (client, server, Arc::clone(&note));
+            std::thread::spawn(move || {
+                let mut piece = [0; 4096];
+                while let Ok(len @ 1..) = from.read(&mut piece) {
+                    note.lock().unwrap().extend_from_slice(&piece[..len]);
+                    if to.write_all(&piece[..len]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    work(&format!("nbd+unix:///?socket={}", path.display()));
+    let heard = heard.lock().unwrap().clone();
+    assert!(!heard.is_empty());
+    heard
+}
+
+/// QEMU asks for extended headers from version 8.2 on, and uses them: what is longer than 32 bits is one request.
+#[test]
+fn qemu_agrees_on_extended_headers() {
+    if !testkit::peer::require(&["qemu-io", "qemu-img"]) {
+        return;
+    }
+    let memory: Arc<dyn Source> = Arc::new(Memory::new("image", 0));
+    create(memory.as_ref(), None, &New::of(1 << 40)).unwrap();
+    let options = Options { writable: true, ..Options::default() };
+    let image = Image::open(memory, &options, &mut |_| unreachable!()).unwrap();
+    let serving = Serving::one(Arc::new(image).disk("image").unwrap());
+    let said = overheard(&serving, |uri| {
+        let commands =
+            ["write -P 7 5G 1M", "read -P 7 5G 1M", "write -z -n 6G 6G", "read -P 0 11G 1M", "flush"];
+        let mut words = vec!["qemu-io", "-f", "raw"];
+        commands.iter().for_each(|c| words.extend(["-c", c]));
+        let done = run(&[&words[..], &[uri]].concat());
+        assert!(!String::from_utf8_lossy(&done.stdout).contains("failed"), "{done:?}");
+        let map = run(&["qemu-img", "map", "-f", "raw", "--output=json", uri]);
+        let map = String::from_utf8_lossy(&map.stdout).into_owned();
+        assert_eq!(map.lines().count(), 3, "{map}");
+        assert!(map.contains(&format!("\"length\": {}", (1u64 << 40) - (5 << 30) - (1 << 20))), "{map}");
+    });
+    let count = |bytes: &[u8]| said.windows(bytes.len()).filter(|window| *window == bytes).count();
+    let version = run(&["qemu-io", "--version"]);
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let number = version.split_whitespace().find_map(|word| word.split('.').next()?.parse::<u32>().ok());
+    let mut option = Vec::new();
+    OptionHeader::put(Opt::EXTENDED_HEADERS, &[], &mut option).unwrap();
+    if number.is_some_and(|number| number >= 9) || count(&option) > 0 {
+        assert!(count(&option) > 0, "{version} does not ask for extended headers");
+        let (extended, compact) = (0x21e4_1c71_u32.to_be_bytes(), 0x2560_9513_u32.to_be_bytes());
+        assert!(count(&extended) > 5 && count(&compact) == 0, "not one request as agreed on");
+    } else {
+        eprintln!("not tested: {version} knows no extended headers");
+    }
+    assert_eq!(serving.server.counters().errors.load(Relaxed), 0);
 }
 
 /// Requests of one connection overtake each other where some are at hand and some are not; what fio wrote it finds.

@@ -38,7 +38,7 @@ fn seconds() -> u64 {
 
 /// A qcow2 image of 64 KiB clusters over a backing disk of zeros, in a file.
 fn image(dir: &Path) -> Arc<Disk> {
-    let options = io::file::Options { writable: true, create_new: true, direct: false };
+    let options = io::file::Options { writable: true, create_new: true, ..Default::default() };
     let file: Arc<dyn Source> = Arc::new(io::file::File::open(dir.join("image"), options).unwrap());
     create(file.as_ref(), None, &New::of(SIZE)).unwrap();
     let options = Options { writable: true, ..Options::default() };

@@ -312,7 +312,7 @@ fn cve_2024_7409_stopping_while_clients_hold_on() {
 fn cve_2025_47711_block_status_of_the_longest_ranges() {
     let size = (1u64 << 33) + 1;
     let dir = tempfile::tempdir().unwrap();
-    let options = io::file::Options { writable: true, create_new: true, direct: false };
+    let options = io::file::Options { writable: true, create_new: true, ..Default::default() };
     let file = io::file::File::open(dir.path().join("disk"), options).unwrap();
     file.set_len(size).unwrap();
     let serving = Serving::one(format::raw::open(Arc::new(file), true).unwrap());
