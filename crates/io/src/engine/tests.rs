@@ -65,3 +65,50 @@ fn runs_of_zeros_are_found_block_by_block() {
     let b = ZERO_BLOCK;
     assert_eq!(runs, [(0, b, true), (b, 2 * b, false), (2 * b, 5 * b, true), (5 * b, 5 * b + 10, false)]);
 }
+
+/// From here on this thread has no io_uring, as under the filters that containers run with; `false` where it cannot be
+/// taken away.
+fn forbid_io_uring() -> bool {
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let is_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let answer = libc::BPF_RET | libc::BPF_K;
+    let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let filter = [
+        // The number of the system call is the first thing a filter is shown.
+        step(load, 0, 0),
+        step(is_equal, 1, libc::SYS_io_uring_setup as u32),
+        step(answer, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        step(answer, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: the program points to a filter that outlives the call, which copies it; both concern this thread only.
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    }
+}
+
+#[test]
+fn where_io_uring_is_refused_the_reference_does_the_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = file(dir.path(), "from");
+    let data: Vec<u8> = (0..LEN).map(|i| i as u8).collect();
+    from.write_at(0, &data, Wait::Allowed).unwrap();
+    let work = || {
+        if !forbid_io_uring() {
+            eprintln!("SKIPPED: needs seccomp");
+            return;
+        }
+        assert!(uring::Uring::new(1 << 20).is_none());
+        for choice in [Choice::Auto, Choice::Uring] {
+            let to = file(dir.path(), &format!("{choice:?}"));
+            let transfer =
+                Transfer { from: &from, offset: 0, to: &to, at: 0, len: LEN, zeros: Zeros::Copied };
+            let moved = choice.mover(1 << 20).transfer(&transfer).unwrap();
+            assert_eq!(moved.copied + moved.offloaded, LEN);
+            assert!(bytes(&to) == data, "{choice:?}");
+        }
+    };
+    // What a thread has given up it does not get back.
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+}
