@@ -16,6 +16,8 @@ pub enum Kind {
     Raw,
     /// In an encoded run.
     Compressed,
+    /// Nowhere: they follow from a rule, or are held by this process.
+    Computed,
     /// Mapped to a range of a file in which nothing is stored.
     Sparse,
 }
@@ -138,7 +140,10 @@ fn row(leaf: &Leaf<'_>, bottom: usize) -> Row {
         LeafPlace::Hole => (Kind::Hole, None, None),
         LeafPlace::Zero => (Kind::Zero, None, None),
         LeafPlace::Coded(coded) => (Kind::Compressed, Some(coded.source), Some(coded.offset)),
-        LeafPlace::Raw { source, offset } if leaf.data => (Kind::Raw, Some(source), Some(offset)),
+        LeafPlace::Raw { source, offset } if leaf.data => {
+            let kind = if matches!(source.backing(), Backing::Memory) { Kind::Computed } else { Kind::Raw };
+            (kind, Some(source), Some(offset))
+        }
         LeafPlace::Raw { source, offset } => (Kind::Sparse, Some(source), Some(offset)),
     };
     let coded = if let LeafPlace::Coded(coded) = &leaf.place { Some(coded) } else { None };

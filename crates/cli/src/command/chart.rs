@@ -74,9 +74,11 @@ impl Args {
             let (ranges, sources) = (report.ranges, report.sources);
             let of = if sources == 1 { "file" } else { "files" };
             let what = if ranges == 1 { "range" } else { "ranges" };
+            let held =
+                if report.inline > 0 { format!(", {} computed", show(report.inline)) } else { String::new() };
             writeln!(
                 out,
-                "{}: {} charted in {} ({ranges} {what}, {sources} {of})",
+                "{}: {} charted in {} ({ranges} {what}, {sources} {of}{held})",
                 path.display(),
                 show(report.virtual_size),
                 show(report.file_size)
@@ -161,6 +163,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Zero => "zero",
         Kind::Raw => "raw",
         Kind::Compressed => "compressed",
+        Kind::Computed => "computed",
         Kind::Sparse => "sparse",
     }
 }

@@ -1,7 +1,7 @@
 //! From what was gathered to SVG.
 
 use super::scale::Scale;
-use super::survey::{CELLS, COLUMNS, Class, Drawn, File, Ribbon, Survey};
+use super::survey::{CELLS, COLUMNS, Class, Drawn, File, Holder, Ribbon, Survey};
 use crate::size::show;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -70,6 +70,7 @@ macro_rules! put {
 impl Page {
     fn title(&mut self, survey: &Survey) {
         let stored: u64 = sum(survey, |c| matches!(c.kind, Drawn::Raw | Drawn::Compressed));
+        let computed: u64 = sum(survey, |c| c.kind == Drawn::Computed);
         put!(
             self,
             r#"<text class="title" x="{MARGIN}" y="44">{}</text>"#,
@@ -78,9 +79,10 @@ impl Page {
         let ranges = if survey.ranges == 1 { "1 range".into() } else { format!("{} ranges", survey.ranges) };
         put!(
             self,
-            r#"<text class="sub" x="{MARGIN}" y="68">A disk of {}, {} of it stored, in {ranges}</text>"#,
+            r#"<text class="sub" x="{MARGIN}" y="68">A disk of {}, {} of it stored{}, in {ranges}</text>"#,
             show(survey.len),
-            show(stored)
+            show(stored),
+            if computed > 0 { format!(", {} computed", show(computed)) } else { String::new() }
         );
     }
 
@@ -258,7 +260,16 @@ impl Page {
         }
         for (file, (x, width)) in survey.files.iter().zip(&boxes) {
             let letters = (width / 6.6) as usize;
-            let base = file.name.rsplit('/').next().unwrap_or(&file.name);
+            let base = match file.holder {
+                Holder::Nobody => "computed",
+                Holder::File | Holder::Directory(_) => base_name(&file.name),
+            };
+            let what = match file.holder {
+                Holder::File => format!("file of {}", show(file.len)),
+                Holder::Directory(1) => format!("a file, {}", show(file.used)),
+                Holder::Directory(files) => format!("{files} files, {}", show(file.used)),
+                Holder::Nobody => show(file.used),
+            };
             put!(
                 self,
                 r#"<text class="label" x="{:.1}" y="{:.1}">{}</text><text class="sub" x="{:.1}" y="{:.1}">{}</text>"#,
@@ -267,7 +278,7 @@ impl Page {
                 escape(&shorten(base, letters)),
                 MARGIN + x,
                 bottom + FILE_HEIGHT + 33.0,
-                escape(&shorten(&format!("file of {}", show(file.len)), letters))
+                escape(&shorten(&what, letters))
             );
         }
         self.y = bottom + FILE_HEIGHT + 66.0;
@@ -278,16 +289,18 @@ impl Page {
         let (c, d) = within(r, at, file);
         let middle = (top + bottom) / 2.0;
         let (b, d) = (b.max(a + 0.7), d.max(c + 0.7));
+        let (name, offset) = r.member.as_ref().map_or((&file.name, r.offset), |(name, at)| (name, *at));
+        let drawn = if r.class.kind == Drawn::Computed { Drawn::Computed } else { Drawn::Raw };
         put!(
             self,
             r#"<path class="ribbon {}" d="M{a:.1} {top:.1}C{a:.1} {middle:.1} {c:.1} {middle:.1} {c:.1} {bottom:.1}H{d:.1}C{d:.1} {middle:.1} {b:.1} {middle:.1} {b:.1} {top:.1}Z"><title>{}</title></path>"#,
-            css(Class { kind: Drawn::Raw, ..r.class }),
+            css(Class { kind: drawn, ..r.class }),
             escape(&format!(
                 "{} at {} of the disk: {} of {}{}",
                 show(r.len),
                 exact(r.start),
-                exact(r.offset),
-                file.name,
+                exact(offset),
+                name,
                 if r.class.kind == Drawn::Compressed { ", compressed" } else { "" }
             ))
         );
@@ -307,8 +320,11 @@ impl Page {
             let share = *bytes as f64 / broadest;
             put!(
                 self,
-                r#"<path class="flow f{}" stroke-width="{:.1}" opacity="{:.2}" d="M{from:.1} {top:.1}C{from:.1} {middle:.1} {to:.1} {middle:.1} {to:.1} {bottom:.1}"/>"#,
-                flow.layer,
+                r#"<path class="flow {}" stroke-width="{:.1}" opacity="{:.2}" d="M{from:.1} {top:.1}C{from:.1} {middle:.1} {to:.1} {middle:.1} {to:.1} {bottom:.1}"/>"#,
+                match survey.files[flow.file].holder {
+                    Holder::Nobody => "flow-computed".to_owned(),
+                    _ => format!("f{}", flow.layer),
+                },
                 1.0 + 5.0 * share,
                 0.05 + 0.2 * share
             );
@@ -319,11 +335,13 @@ impl Page {
     fn cells(&mut self, survey: &Survey, y: f64, boxes: &[(f64, f64)]) {
         for (i, (file, (x, width))) in survey.files.iter().zip(boxes).enumerate() {
             let layer = survey.flows.keys().find(|f| f.file == i).map_or(0, |f| f.layer);
+            let kind = if file.holder == Holder::Nobody { Drawn::Computed } else { Drawn::Raw };
+            let class = css(Class { layer, kind });
             let w = width / CELLS as f64;
             for (c, share) in file.cells.iter().enumerate().filter(|(_, share)| **share > 0.0) {
                 put!(
                     self,
-                    r#"<rect class="l{layer}" x="{:.2}" y="{y:.1}" width="{:.2}" height="{FILE_HEIGHT}" opacity="{:.2}"/>"#,
+                    r#"<rect class="{class}" x="{:.2}" y="{y:.1}" width="{:.2}" height="{FILE_HEIGHT}" opacity="{:.2}"/>"#,
                     MARGIN + x + w * c as f64,
                     w,
                     (0.15 + 0.85 * share).min(1.0)
@@ -359,6 +377,7 @@ impl Page {
             match class.kind {
                 Drawn::Raw => entries.push((*class, format!("{} stored as is{of}", show(*bytes)))),
                 Drawn::Compressed => entries.push((*class, format!("{} compressed{of}", show(*bytes)))),
+                Drawn::Computed => entries.push((*class, format!("{} computed", show(*bytes)))),
                 Drawn::Sparse => entries.push((*class, format!("{} mapped, not stored{of}", show(*bytes)))),
                 Drawn::Zero => zeros += bytes,
                 Drawn::Hole => holes += bytes,
@@ -406,12 +425,12 @@ impl Page {
 text{{font-family:Inter,"Segoe UI","Helvetica Neue",Helvetica,Arial,sans-serif;font-size:12px;fill:#1d2733}}
 .title{{font-size:20px;font-weight:600}}.sub{{fill:#647386}}.tick{{font-size:11px;fill:#647386}}line.tick{{stroke:#b8c2cd;stroke-width:1}}
 .label{{font-weight:600}}.hole{{font-size:10px;fill:#7d8b9b}}.bg{{fill:#fff}}
-.track{{fill:#e9edf2}}.hole-fill{{fill:none}}.zero{{fill:url(#zero)}}.dots{{fill:#8292a4}}
+.track{{fill:#e9edf2}}.hole-fill{{fill:none}}.zero{{fill:url(#zero)}}.dots{{fill:#8292a4}}.computed{{fill:#44546a}}.flow-computed{{stroke:#44546a}}
 .file{{fill:#e9edf2;stroke:#c3ccd6;stroke-width:1}}.flow{{fill:none}}.ribbon{{opacity:.3}}.ribbon:hover{{opacity:.75}}
 .break{{fill:none;stroke:#9fabb8;stroke-width:1.3}}.stripe{{stroke:#fff;stroke-opacity:.6;stroke-width:2}}
 {light}
 @media (prefers-color-scheme:dark){{text{{fill:#e4eaf1}}.sub,.tick{{fill:#93a2b3}}line.tick{{stroke:#4a5767}}.bg{{fill:#10161e}}
-.track{{fill:#212b37}}.file{{fill:#212b37;stroke:#3c4958}}.hole{{fill:#8492a2}}.dots{{fill:#73849a}}.break{{stroke:#6d7c8d}}.stripe{{stroke:#10161e}}.ribbon{{opacity:.36}}
+.track{{fill:#212b37}}.file{{fill:#212b37;stroke:#3c4958}}.hole{{fill:#8492a2}}.dots{{fill:#73849a}}.break{{stroke:#6d7c8d}}.stripe{{stroke:#10161e}}.computed{{fill:#b9c6d6}}.flow-computed{{stroke:#b9c6d6}}.ribbon{{opacity:.36}}
 {dark}}}
 </style>
 <defs><pattern id="zero" width="5" height="5" patternUnits="userSpaceOnUse"><circle class="dots" cx="1.6" cy="1.6" r=".95"/></pattern>
@@ -439,6 +458,7 @@ fn css(class: Class) -> String {
     match class.kind {
         Drawn::Raw => format!("l{}", class.layer),
         Drawn::Compressed => format!("c{}", class.layer),
+        Drawn::Computed => "computed".to_owned(),
         Drawn::Sparse => format!("s{}", class.layer),
         Drawn::Zero => "zero".to_owned(),
         Drawn::Hole => "hole-fill".to_owned(),
@@ -466,6 +486,7 @@ fn tooltip(survey: &Survey, shares: &[(Class, f64)], start: u64, end: u64) -> St
         let kind = match class.kind {
             Drawn::Raw => "stored as is",
             Drawn::Compressed => "compressed",
+            Drawn::Computed => "computed",
             Drawn::Sparse => "mapped, not stored",
             Drawn::Zero => "set to zeros",
             Drawn::Hole => "holes",
@@ -512,6 +533,11 @@ fn exact(at: u64) -> String {
 fn round(at: u64) -> u64 {
     let step = (1u64 << (at.max(1).ilog2() / 10 * 10)).max(1);
     if at / step >= 10 { at / step * step } else { at - at % (step / 8).max(1) }
+}
+
+/// The last name of a path, or all of what is none.
+fn base_name(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path)
 }
 
 fn shorten(text: &str, most: usize) -> String {

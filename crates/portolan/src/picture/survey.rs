@@ -50,6 +50,7 @@ pub(super) struct Class {
 pub(super) enum Drawn {
     Raw,
     Compressed,
+    Computed,
     Sparse,
     Zero,
     Hole,
@@ -61,9 +62,20 @@ pub(super) struct Layer {
     pub(super) format: &'static str,
 }
 
-/// A file that holds bytes of the disk.
+/// What a source is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    File,
+    /// A rule, or this process.
+    Nobody,
+    /// A directory of which so many files were met.
+    Directory(u64),
+}
+
+/// A file, or what else holds bytes of the disk.
 pub(super) struct File {
     pub(super) name: String,
+    pub(super) holder: Holder,
     pub(super) len: u64,
     /// Bytes of the disk that live here.
     pub(super) used: u64,
@@ -87,6 +99,8 @@ pub(super) struct Ribbon {
     pub(super) offset: u64,
     pub(super) stored: u64,
     pub(super) class: Class,
+    /// The name of the file, and where in that, where it is one of many.
+    pub(super) member: Option<(String, u64)>,
 }
 
 /// All that is drawn.
@@ -108,6 +122,8 @@ pub(super) struct Survey {
     pub(super) flows: BTreeMap<Flow, u64>,
     /// Whether that is so.
     pub(super) crowded: bool,
+    /// The file of a directory that was met last.
+    member: String,
 }
 
 /// A long run of one kind of nothing.
@@ -190,6 +206,7 @@ impl Survey {
             ribbons: Vec::new(),
             flows: BTreeMap::new(),
             crowded: false,
+            member: String::new(),
         };
         rows(image, host, watch, |row| {
             survey.take(row, scale);
@@ -205,6 +222,7 @@ impl Survey {
         let kind = match row.kind {
             Kind::Raw => Drawn::Raw,
             Kind::Compressed => Drawn::Compressed,
+            Kind::Computed => Drawn::Computed,
             Kind::Sparse => Drawn::Sparse,
             Kind::Zero => Drawn::Zero,
             Kind::Hole => Drawn::Hole,
@@ -227,13 +245,32 @@ impl Survey {
         let stored = row.stored.unwrap_or(row.length);
         let file = self.files.iter().position(|f| f.name == name).unwrap_or(FILES - 1);
         self.files[file].used += row.length;
+        self.note_holder(row, file);
         self.flow(row, scale, file, (offset, stored), class.layer);
         if self.ribbons.len() >= RIBBONS {
             self.crowded = true;
             self.ribbons.clear();
         }
         if !self.crowded {
-            self.ribbons.push(Ribbon { start: row.start, len: row.length, file, offset, stored, class });
+            let member = row.among.as_ref().and_then(|_| row.file.clone().zip(row.offset));
+            let &Row { start, length: len, .. } = row;
+            self.ribbons.push(Ribbon { start, len, file, offset, stored, class, member });
+        }
+    }
+
+    /// Notes what a source is, and counts the files of a directory.
+    fn note_holder(&mut self, row: &Row, file: usize) {
+        let holder = &mut self.files[file].holder;
+        match (&row.among, &row.file) {
+            (Some(_), Some(name)) => {
+                let known = if let Holder::Directory(known) = *holder { known } else { 0 };
+                if known == 0 || self.member != *name {
+                    *holder = Holder::Directory(known + 1);
+                    self.member.clone_from(name);
+                }
+            }
+            _ if row.kind == Kind::Computed => *holder = Holder::Nobody,
+            _ => {}
         }
     }
 
@@ -276,8 +313,13 @@ impl Survey {
 
 /// The files in the order of their layers, so that ribbons cross little; then others.
 fn files_of(image: &Image, outline: &Outline) -> Vec<File> {
-    let file =
-        |name: &str, len: u64| File { name: name.to_owned(), len: len.max(1), used: 0, cells: [0.0; CELLS] };
+    let file = |name: &str, len: u64| File {
+        name: name.to_owned(),
+        holder: Holder::File,
+        len: len.max(1),
+        used: 0,
+        cells: [0.0; CELLS],
+    };
     let mut files: Vec<File> = Vec::new();
     let layers = image.chain().flat_map(|i| std::iter::once(i).chain(i.data_file.as_deref()));
     for layer in layers {
