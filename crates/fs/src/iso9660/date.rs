@@ -4,8 +4,10 @@ use super::number::to_u8;
 use io::tree::Time;
 use std::io::Write as _;
 
-/// The years that seven bytes can tell: a byte counts from 1900.
-const SHORT_YEARS: std::ops::RangeInclusive<i64> = 1900..=2155;
+/// The year that seven bytes count from: one of them has to do for it.
+const SHORT_EPOCH: i64 = 1900;
+/// The first second of 1900, and of 2156.
+const SHORT: (i64, i64) = (-2_208_988_800, 5_869_584_000);
 
 const DAY: i64 = 24 * 60 * 60;
 /// From the first of March of the year 0, the day after a leap day may have been, to 1970.
@@ -44,19 +46,14 @@ fn civil(time: Time) -> Civil {
 
 /// Whether seven bytes can tell it.
 pub(super) fn is_short(time: Time) -> bool {
-    SHORT_YEARS.contains(&civil(time).year)
+    (SHORT.0..SHORT.1).contains(&time.seconds)
 }
 
 /// In seven bytes (ECMA-119 9.1.5), to the second; what they cannot tell is taken for the nearest they can.
 pub(super) fn short(time: Time) -> [u8; 7] {
-    let Civil { year, month, day, hour, minute, second } = civil(time);
-    if year < *SHORT_YEARS.start() {
-        return [0, 1, 1, 0, 0, 0, 0];
-    }
-    if year > *SHORT_YEARS.end() {
-        return [255, 12, 31, 23, 59, 59, 0];
-    }
-    let year = year.saturating_sub(*SHORT_YEARS.start());
+    let seconds = time.seconds.clamp(SHORT.0, SHORT.1.saturating_sub(1));
+    let Civil { year, month, day, hour, minute, second } = civil(Time { seconds, ..time });
+    let year = year.saturating_sub(SHORT_EPOCH);
     [to_u8(year), to_u8(month), to_u8(day), to_u8(hour), to_u8(minute), to_u8(second), 0]
 }
 

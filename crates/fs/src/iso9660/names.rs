@@ -119,6 +119,10 @@ fn split(name: &[u8]) -> (&[u8], &[u8]) {
 /// Adds the name in UTF-16, big-endian. What is no UTF-8, control characters and what Joliet forbids become `_`.
 fn joliet(name: &[u8], number: u32, out: &mut Vec<u8>) {
     let start = out.len();
+    if name.is_ascii() && name.len() <= JOLIET_MOST && number == 0 {
+        out.extend(name.iter().flat_map(|&byte| [0, if is_joliet(byte.into()) { byte } else { b'_' }]));
+        return;
+    }
     for chunk in name.utf8_chunks() {
         for character in chunk.valid().chars() {
             let shown = if is_joliet(character) { character } else { '_' };

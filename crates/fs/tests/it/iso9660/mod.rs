@@ -7,6 +7,7 @@ mod tree;
 
 use chart::{Chart, Wait};
 use fs::iso9660::Options;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use testkit::contract;
 use tree::{Dir, awkward, compare};
@@ -73,7 +74,7 @@ fn nothing_is_there_of_an_empty_directory_but_itself() {
 
 #[test]
 fn a_directory_may_have_a_hundred_thousand_entries() {
-    let dir = Dir::new();
+    let dir = Dir::quick();
     dir.directory("many");
     for i in 0..100_000 {
         // Half of them differ only behind what an identifier has room for.
@@ -112,12 +113,107 @@ fn a_volume_is_as_old_as_what_is_newest_in_it_or_as_is_said() {
 }
 
 #[test]
+fn no_file_is_opened_until_its_bytes_are_read() {
+    let dir = Dir::new();
+    dir.file("gone", &[1; 5000]);
+    dir.file("stays", &[2; 5000]);
+    let tree = Arc::new(io::tree::Tree::of(dir.path(), &io::tree::Options::default()).unwrap());
+    std::fs::remove_file(dir.at("gone")).unwrap();
+    let disk = fs::iso9660::synth(tree, &Options::default()).unwrap();
+    let (plain, _) = parse::parse(disk.as_ref());
+    let mut bytes = [0; 5000];
+    disk.read_at(plain.files[&b"stays"[..]].at(), &mut bytes, Wait::Allowed).unwrap();
+    assert_eq!(bytes, [2; 5000]);
+    let error = disk.read_at(plain.files[&b"gone"[..]].at(), &mut bytes, Wait::Allowed).unwrap_err();
+    assert_eq!(error.kind(), chart::Kind::Conflict);
+    assert_eq!(error.path(), Some(dir.at("gone").as_path()));
+    // What is behind its end is nobody's, and read all the same.
+    let behind = plain.files[&b"gone"[..]].at() + 5000;
+    disk.read_at(behind, &mut bytes[..8192 - 5000], Wait::Allowed).unwrap();
+    assert!(bytes[..8192 - 5000].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn names_of_one_file_lie_in_one_place() {
+    let dir = Dir::new();
+    dir.file("a", &[1; 5000]);
+    std::fs::hard_link(dir.at("a"), dir.at("b")).unwrap();
+    dir.file("c", &[1; 100]);
+    dir.file("d", &[1; 100]);
+    let (plain, joliet) = parse::parse(dir.disk(&Options::default()).as_ref());
+    for volume in [plain, joliet.unwrap()] {
+        let at = |name: &str| volume.files[name.as_bytes()].at();
+        assert_eq!((at("a"), at("a") % 4096), (at("b"), 0));
+        assert_eq!([at("c"), at("d")], [at("a") + 6144, at("a") + 8192]);
+    }
+}
+
+#[test]
+fn times_of_last_access_are_told_to_who_asks() {
+    let dir = Dir::new();
+    dir.file("a", b"");
+    let times = std::fs::FileTimes::new().set_accessed(std::time::UNIX_EPOCH);
+    std::fs::File::options().write(true).open(dir.at("a")).unwrap().set_times(times).unwrap();
+    let disk = dir.disk(&Options { accessed: true, ..Options::default() });
+    let [_, _, accessed, _] = &parse::parse(disk.as_ref()).0.files[&b"a"[..]].times;
+    assert_eq!(tree::seconds(accessed.as_ref().unwrap()), 0);
+}
+
+#[test]
+fn times_that_seven_bytes_cannot_tell_have_seventeen() {
+    let dir = Dir::new();
+    dir.file("late", b"");
+    let seconds = 6_000_000_000;
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+    std::fs::File::options().write(true).open(dir.at("late")).unwrap().set_modified(time).unwrap();
+    let stored = std::fs::metadata(dir.at("late")).unwrap().modified().unwrap();
+    let found = parse::parse(dir.disk(&Options::default()).as_ref()).0.files.remove(&b"late"[..]).unwrap();
+    let [_, modified, ..] = found.times;
+    // Not every file system knows times that late.
+    if stored == time {
+        assert_eq!(modified.as_ref().map(Vec::len), Some(17));
+        assert_eq!(tree::seconds(&modified.unwrap()), seconds as i64);
+        assert_eq!(tree::seconds(&found.date), 5_869_583_999);
+    }
+}
+
+#[test]
+fn eight_tib_are_too_many() {
+    let dir = Dir::new();
+    for i in 0..3 {
+        std::fs::File::create(dir.at(i.to_string())).unwrap().set_len(3 << 40).unwrap();
+    }
+    let tree = Arc::new(io::tree::Tree::of(dir.path(), &io::tree::Options::default()).unwrap());
+    let error = fs::iso9660::synth(tree, &Options::default()).err().unwrap();
+    assert_eq!(error.kind(), chart::Kind::Unsupported);
+    assert!(error.to_string().contains("8 TiB"), "{error}");
+    std::fs::remove_file(dir.at("2")).unwrap();
+    let disk = dir.disk(&Options::default());
+    let (plain, _) = parse::parse(disk.as_ref());
+    assert_eq!(plain.files[&b"1"[..]].len(), 3 << 40);
+}
+
+#[test]
+fn path_tables_end_where_their_numbers_do() {
+    let dir = Dir::quick();
+    for i in 0..66_000_u32 {
+        dir.directory(format!("{}/{i}", i % 66));
+    }
+    for i in [0, 65] {
+        dir.directory(format!("{i}/{}/below", i + 65_934));
+    }
+    // Among those whose parents' numbers do not fit into 16 bits: the reader sees to that.
+    let (plain, joliet) = parse::parse(dir.disk(&Options::default()).as_ref());
+    assert_eq!((plain.files.len(), joliet.unwrap().files.len()), (66_069, 66_069));
+}
+
+#[test]
 fn a_volume_has_a_name_that_fits() {
     let dir = Dir::new();
-    let tree = std::sync::Arc::new(io::tree::Tree::of(dir.path(), &io::tree::Options::default()).unwrap());
+    let tree = Arc::new(io::tree::Tree::of(dir.path(), &io::tree::Options::default()).unwrap());
     for name in ["", "more than thirty-two characters long"] {
         let options = Options { volume: Some(name.into()), ..Options::default() };
-        let error = fs::iso9660::synth(std::sync::Arc::clone(&tree), &options).err().unwrap();
+        let error = fs::iso9660::synth(Arc::clone(&tree), &options).err().unwrap();
         assert_eq!(error.kind(), chart::Kind::Invalid);
     }
 }

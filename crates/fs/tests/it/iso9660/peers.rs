@@ -1,7 +1,7 @@
 //! The real readers: xorriso, libarchive, 7-Zip, isoinfo. What each is known not to do is said where it is left out.
 
-use super::parse;
 use super::tree::{Dir, awkward, write};
+use super::{parse, random};
 use fs::iso9660::Options;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -224,6 +224,34 @@ fn split_names(listing: &[u8], wanted: &[Vec<u8>]) -> Vec<Vec<u8>> {
     }
     assert!(names.iter().all(|name| wanted.contains(name)));
     names
+}
+
+#[test]
+fn libarchive_finds_the_names_of_joliet() {
+    if !peer::require(&["bsdtar"]) {
+        return;
+    }
+    let all = written(tame, &Options::default());
+    let target = all.target();
+    run("bsdtar", &[&"--options", &"!rockridge", &"-xf", &all.image, &"-C", &target.path()]);
+    let (wanted, got) = (all.dir.survey(), target.survey());
+    assert!(wanted.keys().eq(got.keys()));
+    let len = |m: &Metadata| m.is_file().then_some((m.len(), m.mtime()));
+    assert!(wanted.values().map(len).eq(got.values().map(len)));
+}
+
+#[test]
+fn libarchive_finds_random_trees_as_they_are() {
+    if !peer::require(&["bsdtar", "root"]) {
+        return;
+    }
+    random::some(12, |dir| {
+        let all = written(|_| (), &Options::default());
+        write(&dir.disk(&Options::default()), &all.image);
+        let target = all.target();
+        run("bsdtar", &[&"-xpf", &all.image, &"-C", &target.path()]);
+        same(dir, &target);
+    });
 }
 
 const GIB: u64 = 1 << 30;
