@@ -10,9 +10,17 @@ pub(crate) fn cancel() -> &'static Arc<AtomicBool> {
     &INTERRUPTED
 }
 
+static OBEYED: AtomicBool = AtomicBool::new(false);
+
 /// Whether the user asked to end.
 pub(crate) fn is_interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    INTERRUPTED.load(Ordering::Relaxed) && !OBEYED.load(Ordering::Relaxed)
+}
+
+/// What ends only when it is asked to has ended: what fails from now on is no interruption. A second Ctrl-C still ends
+/// the process.
+pub(crate) fn obeyed() {
+    OBEYED.store(true, Ordering::Relaxed);
 }
 
 extern "C" fn interrupted(_: libc::c_int) {

@@ -311,11 +311,14 @@ impl Args {
                 server.stop();
             }
             if signal::is_asked() {
-                eprintln!("{}", serde_json::to_string(&live::report(server.counters()))?);
+                let counted = serde_json::to_string(&live::report(server.counters()))?;
+                // Whoever asked may not read the answer, and the server is to end all the same.
+                std::thread::spawn(move || eprintln!("{counted}"));
             }
             live.show(server.counters());
         }
         server.stop();
+        signal::obeyed();
         let accepted = accept.join().map_err(|_| anyhow::anyhow!("accepting clients failed"))?;
         Ok(accepted?)
     }

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 /// A connection to the first export, with simple replies.
-pub(super) struct Client {
-    socket: UnixStream,
+pub(super) struct Client<S = UnixStream> {
+    pub(super) socket: S,
     pub(super) size: u64,
     cookie: u64,
 }
@@ -22,9 +22,16 @@ fn broken(e: chart::Error) -> Error {
 
 impl Client {
     pub(super) fn connect(path: &Path) -> Result<Client> {
-        let mut socket = UnixStream::connect(path)?;
+        let socket = UnixStream::connect(path)?;
         // Longer than anything may take here: a server that does not answer is a failure.
         socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Client::over(socket)
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Over a socket that is connected.
+    pub(super) fn over(mut socket: S) -> Result<Self> {
         let mut greeting = [0; Greeting::LEN];
         socket.read_exact(&mut greeting)?;
         Greeting::parse(&greeting).map_err(broken)?;

@@ -4,6 +4,7 @@ mod activation;
 mod chained;
 mod client;
 mod crash;
+mod drain;
 mod guest;
 mod history;
 mod load;

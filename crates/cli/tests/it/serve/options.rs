@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::{Server, qemu_io, refused};
 use crate::run::Dir;
+use io::nbd::wire::{Command, CommandFlags};
 use rustix::process::Signal;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -79,6 +80,155 @@ fn once_is_for_one_client() {
     let requests =
         ["reads", "writes", "flushes", "zeroes", "others"].map(|what| counted[what].as_u64().unwrap());
     assert_eq!(at_once + counted["proxy"].as_u64().unwrap(), requests.iter().sum::<u64>(), "{counted}");
+}
+
+/// Whoever only looks is not the client that is waited for; and a client is all of its connections.
+#[test]
+fn once_waits_for_all_connections_of_its_client() {
+    if !testkit::peer::require(&["nbdcopy", "nbdinfo", "qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.raw("from.raw", 64 << 20);
+    dir.ok("create -q disk.qcow2 64M");
+    let mut server = Server::start(&dir, "s", "--once --json -q disk.qcow2");
+    // Probes: gone at once, gone after the greeting, and one that asks what there is.
+    drop(UnixStream::connect(server.socket()).unwrap());
+    UnixStream::connect(server.socket()).unwrap().read_exact(&mut [0; 18]).unwrap();
+    dir.tool("nbdinfo", &format!("--list {}", server.uri("")));
+    super::wait_until("the probes have gone", || Client::connect(&server.socket()).is_ok());
+    server.ended();
+    server = Server::start(&dir, "s", "--once --json -q disk.qcow2");
+    dir.tool("nbdinfo", &format!("--list {}", server.uri("")));
+    dir.tool("nbdcopy", &format!("-T 4 -C 4 from.raw {}", server.uri("")));
+    let counted = server.ended().json();
+    assert!(counted["accepted"].as_u64().unwrap() >= 5, "{counted}");
+    dir.tool("qemu-img", "check -q disk.qcow2");
+    dir.tool("qemu-img", "compare -q -F raw disk.qcow2 from.raw");
+    // Connections that end one after another, with pauses: only the last is the end.
+    let server = Server::start(&dir, "s", "--once -q disk.qcow2");
+    let (first, second) = (Client::connect(&server.socket()).unwrap(), Client::connect(&server.socket()));
+    drop(first);
+    std::thread::sleep(Duration::from_millis(200));
+    let mut second = second.unwrap();
+    second.send(Command::READ, CommandFlags::NONE, (0, 512), &[]).unwrap();
+    second.answer().unwrap();
+    drop(second);
+    server.ended();
+}
+
+/// Names that a temporary overlay could have are taken by somebody who means harm.
+#[test]
+fn a_temporary_overlay_is_made_where_nothing_was_planted() {
+    let dir = Dir::new();
+    dir.raw("base.raw", 4 << 20);
+    std::fs::create_dir(dir.join("victim")).unwrap();
+    std::fs::write(dir.join("victim/overlay.qcow2"), b"precious").unwrap();
+    let plant = "ln -s victim $TMPDIR/portolan-$$-0; mkdir $TMPDIR/portolan-$$-1; ln -s nowhere $TMPDIR/portolan-$$-2";
+    let serve = "serve --pid-file s.pid --listen unix:s.sock --temporary -f raw base.raw";
+    let mut shell = std::process::Command::new("sh");
+    shell.arg("-c").arg(format!("{plant}; exec {} {serve}", env!("CARGO_BIN_EXE_portolan")));
+    let server = Server::of(&dir, "s", shell.current_dir(dir.path()));
+    let mut client = Client::connect(&server.socket()).unwrap();
+    client.send(Command::WRITE, CommandFlags::NONE, (0, 4096), &[1; 4096]).unwrap();
+    client.answer().unwrap();
+    let pid = server.child.id();
+    drop(client);
+    server.end();
+    assert_eq!(std::fs::read(dir.join("victim/overlay.qcow2")).unwrap(), b"precious");
+    let planted: Vec<String> = dir.names().into_iter().filter(|n| n.starts_with("portolan-")).collect();
+    assert_eq!(planted, [0, 1, 2].map(|i| format!("portolan-{pid}-{i}")));
+    assert!(!dir.join("nowhere").exists());
+}
+
+/// One of the disks cannot be made durable: that is said, and the others are closed well all the same.
+#[test]
+fn one_disk_that_fails_at_the_end_leaves_the_others_sound() {
+    if !testkit::peer::require(&["qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    for name in ["far", "near", "last"] {
+        dir.ok(&format!("create -q {name}.qcow2 4M"));
+    }
+    let far = Server::start(&dir, "far", "far.qcow2");
+    let named = format!(r#"json:{{"url":"{}","format":"raw"}}"#, far.uri(""));
+    let args = format!("--name near --name far --name last near.qcow2 {named} last.qcow2");
+    let mut server = Server::start(&dir, "s", &args);
+    for export in ["near", "far", "last"] {
+        dir.ok(&format!("bench -f raw --write --operations 20 {}", server.uri(export)));
+    }
+    far.kill();
+    server.signal(Signal::TERM);
+    let mut status = None;
+    super::wait_until("the server ends", || {
+        status = server.child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|s| s.code()), Some(1), "{}", server.log("err"));
+    let said = server.log("err");
+    // And where to look: a signal is how a server ends, and no excuse.
+    assert!(said.contains("far.sock") && !said.contains("interrupted"), "{said}");
+    for name in ["near", "last"] {
+        dir.tool("qemu-img", &format!("check -q {name}.qcow2"));
+        let info = dir.tool("qemu-img", &format!("info --output=json {name}.qcow2"));
+        assert!(info.contains("\"dirty-flag\": false"), "{info}");
+    }
+}
+
+/// Sizes that are no powers of two, and no multiples of one.
+#[test]
+fn a_request_may_be_of_any_length_at_most() {
+    if !testkit::peer::require(&["nbdinfo", "nbdcopy", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.raw("from.raw", 4 << 20);
+    for size in ["4096", "4097", "12345", "1000003", "67108864"] {
+        dir.ok("create -q --force disk.qcow2 4M");
+        let server = Server::start(&dir, "s", &format!("--max-request {size} disk.qcow2"));
+        let told: serde_json::Value =
+            serde_json::from_str(&dir.tool("nbdinfo", &format!("--json {}", server.uri("")))).unwrap();
+        let export = &told["exports"][0];
+        assert_eq!(export["block_size_maximum"].to_string(), size, "{told}");
+        assert!(export["block_size_preferred"].as_u64().unwrap().is_power_of_two(), "{told}");
+        qemu_io(&dir, &["write -P 1 1000 300001", "read -P 1 1000 300001", "flush"], &server.uri(""));
+        let request = size.parse::<u64>().unwrap().min(1 << 18).next_power_of_two() / 2;
+        dir.tool("nbdcopy", &format!("--request-size={} from.raw {}", request.max(4096), server.uri("")));
+        dir.tool("nbdcopy", &format!("--request-size={} {} to.raw", request.max(4096), server.uri("")));
+        dir.tool("cmp", "from.raw to.raw");
+        server.end();
+    }
+}
+
+/// The image is held as QEMU holds one: QEMU writes nothing to it meanwhile, and reads only where it is told to.
+#[test]
+fn qemu_respects_that_the_image_is_held() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    dir.raw("disk.raw", 4 << 20);
+    for (format, image) in [("qcow2", "disk.qcow2"), ("raw", "disk.raw")] {
+        let write = format!("-f|{format}|-c|write -P 1 0 64k|{image}");
+        let server = Server::start(&dir, "s", &format!("-f {format} {image}"));
+        let said = refused(&dir, "qemu-io", &write);
+        assert!(said.contains("lock"), "{said}");
+        if format == "qcow2" {
+            // What is written meanwhile would be read in part.
+            assert!(refused(&dir, "qemu-img", &format!("info {image}")).contains("lock"));
+        }
+        dir.tool("qemu-img", &format!("info -U -f {format} {image}"));
+        server.end();
+        // Whoever only reads shares it with others who do, and with nobody who writes.
+        let server = Server::start(&dir, "s", &format!("--read-only -f {format} {image}"));
+        dir.tool("qemu-img", &format!("info -f {format} {image}"));
+        let said = refused(&dir, "qemu-io", &write);
+        assert!(said.contains("lock"), "{said}");
+        server.end();
+        dir.tool("qemu-io", &write);
+    }
 }
 
 #[test]

@@ -85,6 +85,27 @@ fn clients_under_tls_read_and_write() {
     }
 }
 
+#[test]
+fn raw_disks_are_served_under_tls_too() {
+    if !testkit::peer::require(&["openssl", "nbdcopy"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let ours = certificates(&dir, "ours");
+    let client = trusting(&dir, "client", &ours, None);
+    dir.raw("from.raw", 8 << 20);
+    for (name, start) in [("u", on_a_socket as Start), ("t", on_a_port)] {
+        dir.ok("create -q --force -f raw disk.raw 8M");
+        let server = start(&dir, name, "--tls ours -f raw disk.raw");
+        let uri = uri(&server, &client);
+        dir.tool("nbdcopy", &format!("--flush from.raw {uri}"));
+        dir.tool("nbdcopy", &format!("{uri} to.raw"));
+        dir.tool("cmp", "from.raw to.raw");
+        server.end();
+        dir.tool("cmp", "from.raw disk.raw");
+    }
+}
+
 /// fio has no way of saying whom it trusts; a server of ours that stands on the one under TLS has.
 #[test]
 fn fio_verifies_what_it_wrote_under_tls() {
