@@ -208,5 +208,6 @@ fn rows_name_the_files_of_a_directory() {
         ]
     );
     let svg = crate::picture::svg(&opened.image, true, Watch::default()).unwrap();
-    assert!(svg.contains("root") && !svg.contains("sub/b"), "a directory is one source");
+    assert!(svg.contains(">root</text>") && svg.contains("4 files, "), "a directory is one source");
+    assert!(svg.contains("root/sub/b</title>"), "of which each ribbon names a file");
 }

@@ -138,14 +138,14 @@ pub(super) struct Empty {
 pub(super) struct Outline {
     /// The longest runs of nothing, in the order of the disk.
     pub(super) empty: Vec<Empty>,
-    /// How far into each file the rows reach at least.
-    reach: BTreeMap<String, u64>,
+    /// The files, in the order in which they are met, and how far into each the rows reach at least.
+    reach: Vec<(String, u64)>,
 }
 
 impl Outline {
     pub(super) fn of(image: &Image, host: bool, watch: Watch<'_>) -> Result<Outline> {
         let mut longest: Vec<Empty> = Vec::new();
-        let mut reach = BTreeMap::new();
+        let mut reach: Vec<(String, u64)> = Vec::new();
         let least = image.disk().len() / HOLE_SHARE;
         let mut keep = |run: Empty| {
             if run.end - run.start > least {
@@ -166,12 +166,13 @@ impl Outline {
                     *known = row.zero.then_some(Empty { start: row.start, end, zeros });
                 }
             }
-            if let Some((name, offset)) = row.source()
-                && (reach.contains_key(name) || reach.len() < FILES)
-            {
+            if let Some((name, offset)) = row.source() {
                 let to = offset.saturating_add(row.stored.unwrap_or(row.length));
-                let known = reach.entry(name.to_owned()).or_insert(1);
-                *known = to.max(*known);
+                match reach.iter().position(|(known, _)| known == name) {
+                    Some(i) => reach[i].1 = reach[i].1.max(to),
+                    None if reach.len() < FILES => reach.push((name.to_owned(), to.max(1))),
+                    None => {}
+                }
             }
             Ok(())
         })?;
@@ -324,7 +325,7 @@ fn files_of(image: &Image, outline: &Outline) -> Vec<File> {
     let layers = image.chain().flat_map(|i| std::iter::once(i).chain(i.data_file.as_deref()));
     for layer in layers {
         let name = layer.container.name();
-        if outline.reach.contains_key(&name) && files.iter().all(|f| f.name != name) {
+        if outline.reach.iter().any(|(known, _)| *known == name) && files.iter().all(|f| f.name != name) {
             files.push(file(&name, layer.container.len()));
         }
     }
@@ -335,7 +336,7 @@ fn files_of(image: &Image, outline: &Outline) -> Vec<File> {
     }
     if files.len() >= FILES {
         files.truncate(FILES - 1);
-        files.push(file("other files", outline.reach.values().copied().max().unwrap_or(1)));
+        files.push(file("other files", outline.reach.iter().map(|(_, reach)| *reach).max().unwrap_or(1)));
     }
     files
 }
