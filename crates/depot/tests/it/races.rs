@@ -90,6 +90,31 @@ fn what_a_deleted_version_shared_is_written_in_place() {
     versions.audit().unwrap();
 }
 
+/// While somebody copies what a deleted version shared, nobody writes there in place, to whom the copy would be fatal:
+/// not even if others have begun to.
+#[test]
+fn what_is_being_copied_is_not_written_in_place() {
+    let Stage { data, versions, head, .. } = stage();
+    put(&head, 0, 1);
+    let id = versions.snapshot("first").unwrap();
+    let hold = data.stop(Op::Write, When::Before);
+    let writer = |at: u64, byte: u8| {
+        let head = Arc::clone(&head);
+        start(move || head.write_at(at, &[byte; 512], Wait::Allowed))
+    };
+    let copies = writer(512, 2);
+    assert!(hold.reached(SOON));
+    versions.delete(id).unwrap();
+    put(&head, 9, 9);
+    let second = writer(2048, 3);
+    let early = second.recv_timeout(MOMENT).ok();
+    hold.release();
+    copies.recv_timeout(SOON).unwrap().unwrap();
+    early.unwrap_or_else(|| second.recv_timeout(SOON).unwrap()).unwrap();
+    let got = block(&head, 0);
+    assert!(is_all(&got[512..1024], 2) && is_all(&got[2048..2560], 3) && is_all(&got[2560..], 1));
+}
+
 /// Space that only a deleted version had is not used again while somebody reads it there.
 #[test]
 fn what_a_deleted_version_had_alone_is_not_used_again_too_early() {
@@ -169,6 +194,39 @@ fn who_copies_while_the_head_is_rolled_back() {
     assert!(is_all(&block(&head, 0), 1));
     let kept = block(&versions.open(kept).unwrap(), 0);
     assert!(is_all(&kept[..512], 2) && is_all(&kept[512..1024], 3) && is_all(&kept[1024..], 2));
+    versions.audit().unwrap();
+}
+
+/// Whoever waits for a roll back and finds the disk shorter afterwards is told so.
+#[test]
+fn who_writes_behind_the_end_that_a_roll_back_leaves() {
+    let Stage { data, versions, head, .. } = stage();
+    put(&head, 0, 1);
+    head.resize(2 * BLOCK).unwrap();
+    let short = versions.snapshot("short").unwrap();
+    head.resize(1 << 20).unwrap();
+    put(&head, 200, 1);
+    versions.snapshot("long").unwrap();
+    let hold = data.stop(Op::Write, When::Before);
+    let writer = |at: u64| {
+        let head = Arc::clone(&head);
+        start(move || head.write_at(at, &[3; 512], Wait::Allowed))
+    };
+    let copies = writer(512);
+    assert!(hold.reached(SOON));
+    let rolled = {
+        let versions = versions.clone();
+        start(move || versions.roll_back(short))
+    };
+    assert!(rolled.recv_timeout(MOMENT).is_err());
+    let behind = writer(200 * BLOCK);
+    assert!(behind.recv_timeout(MOMENT).is_err(), "a place is given while a roll back waits");
+    hold.release();
+    copies.recv_timeout(SOON).unwrap().unwrap();
+    rolled.recv_timeout(SOON).unwrap().unwrap();
+    assert_eq!(behind.recv_timeout(SOON).unwrap().unwrap_err().kind(), Kind::OutOfRange);
+    head.resize(1 << 20).unwrap();
+    assert!(is_all(&block(&head, 200), 0));
     versions.audit().unwrap();
 }
 
