@@ -32,7 +32,7 @@ use std::sync::Arc;
 /// How a directory becomes a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// What the volume is called: at most 32 characters. The name of the directory, where it is not said.
+    /// What the volume is called: at most 32 bytes. The name of the directory, where it is not said.
     pub volume: Option<String>,
     /// When the volume was made. When anything in the tree was modified last, where it is not said.
     pub date: Option<Time>,

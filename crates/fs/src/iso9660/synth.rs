@@ -99,7 +99,7 @@ fn volume_name(tree: &Tree, options: &Options) -> Result<Vec<u8>> {
     use std::os::unix::ffi::OsStrExt;
     match &options.volume {
         Some(name) if name.is_empty() || name.len() > 32 => {
-            Err(Error::invalid(format!("`{name}` is no name for a volume: that has 1 to 32 characters")))
+            Err(Error::invalid(format!("`{name}` is no name for a volume: that has 1 to 32 bytes")))
         }
         Some(name) => Ok(name.clone().into_bytes()),
         None => {
