@@ -165,12 +165,16 @@ fn windows_and_parts() {
 }
 
 #[test]
-fn what_is_inside_is_refused_by_name() {
+fn what_is_not_inside_is_refused_by_name() {
     let dir = Dir::new();
     let path = dir.file("disk", &[0; 512]);
-    for (suffix, word) in [("#1", "partition"), (":/etc/fstab", "file systems"), ("@v", "versions")] {
+    for (suffix, word, kind) in [
+        ("#1", "partition table", Kind::NotFound),
+        (":/etc/fstab", "file system", Kind::Unsupported),
+        ("@v", "versions", Kind::Unsupported),
+    ] {
         let e = open(&Spec::parse(format!("{path}{suffix}")).unwrap(), &Options::default()).err().unwrap();
-        assert_eq!(e.kind(), Kind::Unsupported);
+        assert_eq!(e.kind(), kind);
         assert!(e.to_string().contains(word), "{e}");
     }
 }
