@@ -4,17 +4,8 @@ use chart::{Disk, Error, Result, Wait};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How much is read at once. No block is larger.
-const CHUNK: u64 = 64 << 10;
-/// So many chunks may be kept in one place, by what [`set_of`] says.
-const WAYS: usize = 8;
-/// So many such places there are: 16 MiB in all.
-const SETS: usize = 32;
-/// The bits of a set's number.
-const SET_BITS: u32 = 5;
-
-const _: () = assert!(SETS == 1 << SET_BITS);
-
+/// So many chunks may be kept in one place, by what [`Cache::set_of`] says.
+const WAYS: u64 = 8;
 /// Bytes of a chunk, kept as long as somebody looks at them.
 #[derive(Clone)]
 pub(super) struct Bytes {
@@ -40,21 +31,25 @@ struct Set {
 /// A bounded number of chunks of a disk.
 pub(super) struct Cache {
     disk: Arc<Disk>,
-    sets: [Mutex<Set>; SETS],
+    /// How much is read at once: a power of two.
+    chunk: u64,
+    /// A power of two of them.
+    sets: Vec<Mutex<Set>>,
 }
 
 impl Cache {
-    /// Nothing of this disk yet.
-    pub(super) fn of(disk: Arc<Disk>) -> Self {
-        Cache { disk, sets: std::array::from_fn(|_| Mutex::default()) }
+    /// Nothing of this disk yet, to be read in chunks of so many bytes, a power of two, and to keep so many of them.
+    pub(super) fn of(disk: Arc<Disk>, chunk: u64, capacity: u64) -> Self {
+        let sets = capacity.checked_div(chunk.saturating_mul(WAYS)).unwrap_or(0).max(1);
+        Cache { disk, chunk, sets: (0..sets).map(|_| Mutex::default()).collect() }
     }
 
     /// `len` bytes from `at` on, which do not cross the end of a chunk: a block, or less.
     pub(super) fn read(&self, at: u64, len: u64, wait: Wait) -> Result<Bytes> {
-        let number = at / CHUNK;
-        let from = at % CHUNK;
+        let number = at.checked_div(self.chunk).unwrap_or(0);
+        let from = at.checked_rem(self.chunk).unwrap_or(0);
         let to = from.saturating_add(len);
-        if to > CHUNK {
+        if to > self.chunk {
             return Err(Error::invalid(format!("{len} bytes of metadata that are no block")).at(at));
         }
         chart::check_range(self.disk.len(), at, len)
@@ -84,13 +79,13 @@ impl Cache {
     }
 
     fn load(&self, number: u64, wait: Wait) -> Result<Arc<[u8]>> {
-        let at = number.saturating_mul(CHUNK);
-        let len = self.disk.len().saturating_sub(at).min(CHUNK);
+        let at = number.saturating_mul(self.chunk);
+        let len = self.disk.len().saturating_sub(at).min(self.chunk);
         let chunk = self.fetch(at, len, wait)?;
-        let Some(set) = self.sets.get(set_of(number)) else { return Ok(chunk) };
+        let Some(set) = self.sets.get(self.set_of(number)) else { return Ok(chunk) };
         let held = &mut set.lock().unwrap_or_else(PoisonError::into_inner).held;
         if !held.iter().any(|(n, _)| *n == number) {
-            if held.len() >= WAYS {
+            if held.len() >= size(WAYS) {
                 held.remove(0);
             }
             held.push((number, Arc::clone(&chunk)));
@@ -99,18 +94,19 @@ impl Cache {
     }
 
     fn find(&self, number: u64) -> Option<Arc<[u8]>> {
-        let held = &mut self.sets.get(set_of(number))?.lock().unwrap_or_else(PoisonError::into_inner).held;
+        let held =
+            &mut self.sets.get(self.set_of(number))?.lock().unwrap_or_else(PoisonError::into_inner).held;
         let place = held.iter().position(|(n, _)| *n == number)?;
         let behind = held.get_mut(place..)?;
         behind.rotate_left(1);
         held.last().map(|(_, chunk)| Arc::clone(chunk))
     }
-}
 
-fn set_of(number: u64) -> usize {
-    // Neighbours are spread, and so are the tables of groups, which lie at round distances.
-    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SET_BITS);
-    size(mixed)
+    fn set_of(&self, number: u64) -> usize {
+        // Neighbours are spread, and so are the tables of groups, which lie at round distances.
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        size(mixed).checked_rem(self.sets.len()).unwrap_or(0)
+    }
 }
 
 /// A length that is known to be small.

@@ -14,7 +14,7 @@ impl Volume {
     pub(super) fn inode_table(&self, group: u64) -> Result<u64> {
         let sb = &self.superblock;
         let at = place(sb, group).ok_or_else(|| Error::corrupt(format!("group {group} does not exist")))?;
-        let bytes = self.cache.read(at, sb.desc_size, Wait::Allowed)?;
+        let bytes = self.tables.read(at, sb.desc_size, Wait::Allowed)?;
         let corrupt = |what: &str| Error::corrupt(format!("descriptor of group {group} {what}")).at(at);
         let (raw, _) = RawGroup::read_from_prefix(&bytes).map_err(|_| corrupt("is cut short"))?;
         if !matches(sb, group, &bytes, raw.checksum.get()) {

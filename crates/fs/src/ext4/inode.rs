@@ -48,7 +48,7 @@ impl Volume {
             return Err(Error::corrupt(format!("inode {number} lies behind the end of the file system")));
         }
         let at = self.at(table).saturating_add(within);
-        let bytes = self.cache.read(at, size, Wait::Allowed)?;
+        let bytes = self.tables.read(at, size, Wait::Allowed)?;
         self.decode(number, at, bytes).map_err(|e| e.at(at))
     }
 
@@ -197,7 +197,7 @@ fn kind(mode: u16) -> Option<Kind> {
 }
 
 /// A moment: 32 bits of seconds with a sign, two more above them, and nanoseconds.
-fn time(seconds: u32, extra: u32) -> Time {
+pub(super) fn time(seconds: u32, extra: u32) -> Time {
     let epoch = i64::from(extra & 3) << 32;
     let seconds = i64::from(seconds.cast_signed()).saturating_add(epoch);
     Time { seconds, nanos: (extra >> 2).min(999_999_999) }

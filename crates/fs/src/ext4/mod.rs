@@ -22,6 +22,7 @@ mod link;
 mod map;
 mod superblock;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests;
 mod volume;
 mod xattr;

@@ -9,6 +9,7 @@ mod scan;
 mod superblock;
 mod tag;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests;
 
 use super::feature::{Compat, Incompat};

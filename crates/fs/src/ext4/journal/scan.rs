@@ -173,7 +173,7 @@ fn limit(records: usize) -> Result<()> {
 }
 
 /// Whether a transaction comes before another: numbers begin again when they are used up.
-fn is_before(number: u32, other: u32) -> bool {
+pub(super) fn is_before(number: u32, other: u32) -> bool {
     number.wrapping_sub(other).cast_signed() < 0
 }
 
