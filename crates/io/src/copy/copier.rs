@@ -9,6 +9,8 @@ use std::sync::Mutex;
 
 /// What is shorter is read whole and written with one write, unless it may be cloned.
 const SMALL: u64 = 1 << 20;
+/// The same, where the kernel can copy between the two files: that is faster from here on.
+const SMALL_BESIDE_OFFLOAD: u64 = 64 << 10;
 /// In how many places that may lie.
 const SMALL_LEAVES: usize = 64;
 
@@ -55,8 +57,12 @@ impl Copier {
         sink: &dyn Source,
         options: &Options<'_>,
     ) -> Result<Option<Report>> {
-        let clones = options.reflink != Reflink::Never;
-        if disk.len() > SMALL || (clones && disk.len() >= CLONE_MIN) || options.zero_detect {
+        let most = match options.reflink {
+            Reflink::Never if self.hands.offloads() => SMALL_BESIDE_OFFLOAD,
+            Reflink::Never => SMALL,
+            _ => CLONE_MIN,
+        };
+        if disk.len() >= most || options.zero_detect {
             return Ok(None);
         }
         let plan = disk.plan(0, disk.len(), SMALL_LEAVES, Wait::Allowed, Purpose::Read)?;

@@ -26,6 +26,11 @@ impl Hands {
         let mover = engine.mover(PIECE as usize);
         Hands { mover, offloads: true, decoded: Vec::new(), stored: Vec::new() }
     }
+
+    /// Whether the kernel has not refused yet to copy by itself.
+    pub(super) fn offloads(&self) -> bool {
+        self.offloads
+    }
 }
 
 /// One of the threads that do the work.

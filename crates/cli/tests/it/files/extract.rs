@@ -26,9 +26,10 @@ fn a_tree_is_what_the_kernel_sees() {
         let all = compare::look(seen.path());
         let made = count(&["files", "directories", "symlinks", "hard-links", "special"]);
         assert_eq!(made, all.len() as u64, "{report}");
-        // Sparse stays sparse.
+        // Sparse stays sparse. How directories grow depends on the order of their names.
         let ours = compare::look(&dir.join(out));
-        for (path, theirs) in &all {
+        let is_file = |seen: &compare::Seen| seen.mode & 0o170_000 == 0o100_000;
+        for (path, theirs) in all.iter().filter(|(_, seen)| is_file(seen)) {
             let (ours, theirs) = (ours[path].stored, theirs.stored.max(theirs.size()));
             assert!(ours <= theirs.div_ceil(4096) * 4096 + 4096, "{}: {ours}, {theirs}", path.display());
         }

@@ -14,6 +14,7 @@ mod target;
 pub use report::{Report, Skipped, Unreadable};
 pub use scan::{MAX_DEPTH, MAX_DIRECTORIES, MAX_LINKED, MAX_NAMES};
 
+use crate::convert::refuse_own;
 use crate::{Node, Progress, Watch};
 use chart::{Error, Result, ResultExt};
 use dress::{Dressed, Rights};
@@ -30,7 +31,7 @@ use scan::{Folder, Link, Scanner};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use target::Target;
 
@@ -218,28 +219,60 @@ fn link(job: &Job<'_>, links: &[Link], tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Dresses directories, from the inside out: what is in them must be reached until then.
+/// Dresses directories, from the inside out: what is in them must be reached until then. Who can reach everything
+/// anyhow does it with all threads.
 fn finish(job: &Job<'_>, folders: &[Folder], outermost: bool, tally: &mut Tally) -> Result<()> {
     let skipped = usize::from(!outermost);
-    for Folder { path, stat, made, .. } in folders.iter().skip(skipped).rev() {
-        job.options.watch.go_on()?;
-        let dressed = job.target.open(path).and_then(|directory| {
-            let found = job.fs.attributes(stat.inode);
-            let found = match found {
-                Err(e) if job.forgives(&e, path) => {
-                    tally.unreadable(path, b"", &e);
-                    Vec::new()
-                }
-                found => found?,
+    let rest = folders.get(skipped..).unwrap_or_default();
+    let next = AtomicUsize::new(rest.len());
+    let work = || {
+        let (mut tally, mut done) = (Tally::default(), Ok(()));
+        while done.is_ok() && !job.is_over() {
+            let Ok(at) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)) else {
+                break;
             };
-            let attributes = job.rights.settable(found, (path, b""), tally);
-            let what = Dressed { folder: path, name: b"", stat, made: *made };
-            job.rights.dress(directory.as_fd(), &what, &attributes, tally)
-        });
-        dressed.during(|| format!("finishing {}", shown(path, b"")))?;
+            let Some(folder) = rest.get(at - 1) else { break };
+            done = dress(job, folder, &mut tally);
+            if done.is_err() {
+                job.fail();
+            }
+        }
+        (tally, done)
+    };
+    let threads = if job.rights.is_privileged() { threads(job.options.threads) } else { 1 };
+    let all = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = vec![work()];
+        all.extend(
+            others.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
+        );
+        all
+    });
+    for (part, done) in all {
+        done?;
+        tally.add(part);
     }
-    tally.report.directories += (folders.len() - skipped) as u64;
+    tally.report.directories += rest.len() as u64;
     Ok(())
+}
+
+/// Gives a directory what belongs to it.
+fn dress(job: &Job<'_>, folder: &Folder, tally: &mut Tally) -> Result<()> {
+    let Folder { path, stat, made, .. } = folder;
+    job.options.watch.go_on()?;
+    let dressed = job.target.open(path).and_then(|directory| {
+        let found = match job.fs.attributes(stat.inode) {
+            Err(e) if job.forgives(&e, path) => {
+                tally.unreadable(path, b"", &e);
+                Vec::new()
+            }
+            found => found?,
+        };
+        let attributes = job.rights.settable(found, (path, b""), tally);
+        let what = Dressed { folder: path, name: b"", stat, made: *made };
+        job.rights.dress(directory.as_fd(), &what, &attributes, tally)
+    });
+    dressed.during(|| format!("finishing {}", shown(path, b"")))
 }
 
 /// Extracts one file.
@@ -249,6 +282,7 @@ fn file(node: &Node, stat: Stat, target: &Path, options: &Options<'_>) -> Result
         Some(own) if target.is_dir() => target.join(own),
         _ => target.to_path_buf(),
     };
+    refuse_own(&node.within, &target)?;
     let new = Replacement::create(&target, options.force)?;
     let file = new.file()?;
     let job = Job::new(node.fs.as_ref(), Target(file.fd()), options);
