@@ -13,6 +13,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ("copy-qcow2-raw-cold-unflushed", COLD),
     ("copy-raw-qcow2-cold-unflushed", COLD),
     ("random-80-20", SMALL_CACHE),
+    ("nbd-read-raw-qemu-fio", FIO),
 ];
 
 /// Where a promise costs more than the copying.
@@ -32,6 +33,11 @@ const UNFLUSHED: &str = "Both copy into the page cache and leave: on two cores t
 const SMALL_CACHE: &str = "A lookup that is not in the cache costs one `pread` of an L2 slice, which is in the page \
     cache here: the 20 % of the requests that go everywhere nearly always pay it. The hot set fits. Larger slices, more \
     slices in a set and a larger default (it went from 8 to 32 MiB) were tried; only the last one helped.";
+
+/// Where the load is slower than the server.
+const FIO: &str = "fio's engine costs more for a request than our server does and is what limits the rate; `portolan bench` \
+    puts the same load on both in the row without `-fio`. It also sends its requests one by one: what the server saves by \
+    answering many at once it cannot save here, which is the CPU a request.";
 
 /// The note on a row.
 pub(super) fn on(name: &str) -> Option<&'static str> {

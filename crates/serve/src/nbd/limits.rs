@@ -16,7 +16,7 @@ pub const STATUS_LEAVES: usize = 64 << 10;
 pub const OPTIONS: usize = 256;
 
 /// How many replies' bytes are gathered before they are sent, while there are more requests to answer.
-pub const BATCH: usize = 128 << 10;
+pub const BATCH: usize = 64 << 10;
 
 /// The longest write that a connection's own thread carries out.
 pub const IN_PLACE: usize = 256 << 10;
