@@ -235,6 +235,15 @@ impl Options {
         self.0.remove(key).map(|text| size::parse(&text)).transpose()
     }
 
+    pub(super) fn switch(&mut self, key: &str, unsaid: bool) -> Result<bool> {
+        match self.0.remove(key).as_deref() {
+            None => Ok(unsaid),
+            Some("on") => Ok(true),
+            Some("off") => Ok(false),
+            Some(other) => Err(Error::invalid(format!("{key}={other}: it is on or off"))),
+        }
+    }
+
     pub(super) fn finish(self, format: Format) -> Result<()> {
         match self.0.keys().next() {
             None => Ok(()),

@@ -9,6 +9,9 @@ use io::tree::{Options, Tree};
 use std::path::Path;
 use std::sync::Arc;
 
+/// The longest name of a volume, in bytes.
+const VOLUME_MAX: usize = 32;
+
 impl Opening<'_> {
     /// The disk that shows what is in a directory: its names and attributes as they are now, its files as long as
     /// they stay what they are now. No file is opened for it.
@@ -27,9 +30,14 @@ impl Opening<'_> {
         }
         let mut options = build::Options::of(&spec);
         let volume = options.text("volume");
+        let skip_unreadable = options.switch("skip-unreadable", false)?;
+        let joliet = options.switch("joliet", true)?;
         options.finish(format)?;
-        let tree = Arc::new(Tree::watched(path, &Options::default(), self.options.onlooker.watch())?);
-        let how = iso9660::Options { volume, ..iso9660::Options::default() };
+        let walk = Options { skip_unreadable, ..Options::default() };
+        let tree = Arc::new(Tree::watched(path, &walk, self.options.onlooker.watch())?);
+        // What is named `.` has a name all the same.
+        let volume = volume.or_else(|| if path.file_name().is_none() { own_name(path) } else { None });
+        let how = iso9660::Options { volume, joliet, ..iso9660::Options::default() };
         let disk = iso9660::synth(Arc::clone(&tree), &how)?;
         let container: Arc<dyn Source> = Arc::<Disk>::clone(&disk);
         Ok(Arc::new(Image {
@@ -44,4 +52,12 @@ impl Opening<'_> {
             writable: false,
         }))
     }
+}
+
+/// The name of a directory that was named otherwise, as far as a volume's goes.
+fn own_name(path: &Path) -> Option<String> {
+    let whole = path.canonicalize().ok()?;
+    let name = whole.file_name()?.to_string_lossy();
+    let end = (0..=name.len().min(VOLUME_MAX)).rev().find(|&end| name.is_char_boundary(end))?;
+    Some(name[..end].to_owned())
 }
