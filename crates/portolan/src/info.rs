@@ -91,12 +91,14 @@ pub struct Directory {
     pub directories: u64,
     /// Symbolic links, devices and all else.
     pub others: u64,
+    /// What was left out because it may not be read.
+    pub skipped: u64,
 }
 
 impl Directory {
     /// Counts.
     pub fn of(tree: &Tree) -> Directory {
-        let mut counts = Directory::default();
+        let mut counts = Directory { skipped: tree.skipped().len() as u64, ..Directory::default() };
         for id in tree.nodes() {
             match tree.node(id).kind {
                 tree::Kind::File => counts.files += 1,

@@ -111,8 +111,12 @@ fn kind(info: &Info) -> String {
             return format!("vdi, {}{blocks}, {} stored, UUID {}", v.image_type, v.blocks_allocated, v.uuid);
         }
         Some(Specific::Directory(d)) => {
+            let skipped = match d.skipped {
+                0 => String::new(),
+                n => format!("; {n} left out, which may not be read"),
+            };
             return format!(
-                "{}, computed: {} files, {} directories, {} others",
+                "{}, computed: {} files, {} directories, {} others{skipped}",
                 info.format, d.files, d.directories, d.others
             );
         }
