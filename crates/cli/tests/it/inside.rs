@@ -116,4 +116,5 @@ fn what_is_not_there_is_told_apart() {
     dir.fails("info outer.qcow2#1@before", &["@before"]);
     dir.fails("convert outer.qcow2#1 outer.qcow2", &["outer.qcow2"]);
     dir.fails("convert --force outer.qcow2#1:/vm/base.raw outer.qcow2", &["its own target"]);
+    dir.fails("extract --force outer.qcow2#1:/vm/base.raw -o outer.qcow2", &["its own target"]);
 }
