@@ -67,7 +67,8 @@ impl Volume {
         let wide = kind == Kind::File || self.superblock.incompat.has(Incompat::LARGEDIR);
         let high = if wide { u64::from(raw.size_high.get()) } else { 0 };
         let len = high << 32 | u64::from(raw.size_lo.get());
-        if i64::try_from(len).is_err() {
+        // Blocks of a file are counted in 32 bits. What is longer would be petabytes of holes to whoever walks it.
+        if len > self.superblock.block_size.saturating_mul(1 << 32) {
             return Err(corrupt("has an impossible length"));
         }
         Ok(Node { number, kind, raw, extra, bytes, at, seed, len })

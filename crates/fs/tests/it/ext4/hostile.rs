@@ -172,3 +172,25 @@ fn images_that_were_cut_short_say_so() {
         }
     }
 }
+
+#[test]
+fn no_file_is_longer_than_its_blocks_can_be_counted() {
+    if !peer::require(&["mkfs.ext4", "debugfs", "mount", "umount", "root"]) {
+        return;
+    }
+    let image = Image::made(&["-b", "1024", "-O", "inline_data", "-I", "256"], 4 << 20);
+    let mounted = image.mount("rw");
+    std::fs::write(mounted.path().join("inline"), "inline").unwrap();
+    std::fs::write(mounted.path().join("blocks"), bytes(1, 40_000)).unwrap();
+    drop(mounted);
+    for name in ["inline", "blocks"] {
+        for (len, possible) in [(4_u64 << 40, true), ((4 << 40) + 1, false), (1 << 56, false)] {
+            let set = format!("sif /{name} size {len}");
+            peer::run("debugfs", &["-w".as_ref(), "-R".as_ref(), set.as_ref(), image.path().as_os_str()]);
+            let system = open(&image);
+            let inode = system.lookup(system.root(), name.as_bytes()).unwrap().unwrap();
+            let told = system.stat(inode).map(|stat| stat.len);
+            assert_eq!(told.ok(), possible.then_some(len), "{name}");
+        }
+    }
+}

@@ -168,3 +168,48 @@ fn ext2() {
 fn ext2_of_the_first_revision() {
     mounted(&case("ext2", 1024, &["-t", "ext2", "-r", "0"]).old().short_times());
 }
+
+#[test]
+fn what_cannot_be_read_truly_is_refused_by_name() {
+    if !peer::require(&["mkfs.ext4", "debugfs", "mount", "umount", "root"]) {
+        return;
+    }
+    let image = case("ext4", 4096, &["-O", "encrypt,verity,casefold"]).image(&[]);
+    let script = image.path().with_file_name("script");
+    let content = image.path().with_file_name("content");
+    std::fs::write(&content, "content").unwrap();
+    let write = |name: &str| format!("write {} {name}", content.display());
+    // The flags of a file of extents that is encrypted, compressed, or verified.
+    let commands = [
+        &write("secret"),
+        "sif secret flags 0x80800",
+        &write("packed"),
+        "sif packed flags 0x80004",
+        &write("verified"),
+        "sif verified flags 0x180000",
+        "mkdir hidden",
+        "sif hidden flags 0x80800",
+        "mkdir folded",
+        "sif folded flags 0x40080000",
+        "cd folded",
+        &write("Name"),
+        "",
+    ];
+    std::fs::write(&script, commands.join("\n")).unwrap();
+    peer::run("debugfs", &["-w".as_ref(), "-f".as_ref(), script.as_os_str(), image.path().as_os_str()]);
+    let system = image.open();
+    let find = |name: &str| system.lookup(system.root(), name.as_bytes()).unwrap().unwrap();
+    let refused = |e: Option<chart::Error>, why: &str| {
+        let e = e.expect(why);
+        assert!(e.kind() == chart::Kind::Unsupported && e.to_string().contains(why), "{e}");
+    };
+    refused(system.file(find("secret")).err(), "encrypt");
+    refused(system.file(find("packed")).err(), "compressed");
+    refused(system.list(find("hidden"), &mut |_| Ok(())).err(), "encrypt");
+    assert_eq!(system.stat(find("secret")).unwrap().len, 7);
+    let mut verified = [0; 7];
+    system.file(find("verified")).unwrap().read_at(0, &mut verified, chart::Wait::Allowed).unwrap();
+    assert_eq!(&verified, b"content");
+    assert!(system.lookup(find("folded"), b"Name").unwrap().is_some());
+    assert!(system.lookup(find("folded"), b"NAME").unwrap().is_none());
+}
