@@ -69,3 +69,31 @@ fn an_export_can_be_written() {
     dir.ok("compare disk.qcow2 after.raw");
     dir.tool("qemu-img", "check -q disk.qcow2");
 }
+
+/// A disk in several files, as nbdkit puts it together.
+#[test]
+fn a_disk_in_parts_is_the_one_that_nbdkit_serves() {
+    if !testkit::peer::require(&["nbdkit", "qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.raw("whole.raw", 8 << 20);
+    let whole = std::fs::read(dir.join("whole.raw")).unwrap();
+    let bounds = [0, (3 << 20) + 512, (3 << 20) + 1024, 8 << 20];
+    for (i, name) in ["d.001", "d.002", "d.003"].into_iter().enumerate() {
+        std::fs::write(dir.join(name), &whole[bounds[i]..bounds[i + 1]]).unwrap();
+    }
+    let compare = |with: &str| {
+        let compare = format!("qemu-img compare -q -f raw -F {with} $uri {with}.image");
+        dir.tool("nbdkit", &format!("-U|-|split|d.001|d.002|d.003|--run|{compare}"));
+    };
+    // A comma within a value is doubled, as in QEMU.
+    for parts in ["auto", "d.002,,d.003"] {
+        dir.ok(&format!("convert --force -f raw --option parts={parts} -O qcow2 d.001 qcow2.image"));
+        compare("qcow2");
+    }
+    // Not the other way: nbdkit 1.32 writes to the wrong place of every part but the first.
+    dir.ok("convert --force -f raw --option parts=auto -O raw d.001 raw.image");
+    compare("raw");
+    dir.tool("cmp", "raw.image whole.raw");
+}
