@@ -23,6 +23,8 @@ pub struct History {
     began: Instant,
     /// Oldest first.
     kept: VecDeque<Kept>,
+    /// The one before them, which is no export any more: what was written since is told by what it was.
+    before: Option<VersionId>,
     /// So many are kept.
     most: usize,
     next: u32,
@@ -49,7 +51,8 @@ impl History {
             places: offer.places,
             began: Instant::now(),
             kept: VecDeque::new(),
-            most: most.max(2),
+            before: None,
+            most: most.max(1),
             next: 0,
         })
     }
@@ -120,7 +123,7 @@ impl History {
     fn drop_oldest(&mut self, server: &Server) -> Result<()> {
         let Some(oldest) = self.kept.pop_front() else { return Ok(()) };
         server.withdraw(&oldest.export);
-        self.versions.delete(oldest.id)
+        self.before.replace(oldest.id).map_or(Ok(()), |before| self.versions.delete(before))
     }
 }
 

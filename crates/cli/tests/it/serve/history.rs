@@ -72,7 +72,26 @@ fn the_oldest_states_go() {
         wait_for(&dir, &server, &format!("vm/v{state}"));
     }
     assert_eq!(exports(&dir, &server), ["vm", "vm/v3", "vm/v4"]);
+    // What was written since the state before is known of the oldest too, though that one is gone.
+    let map = dir.tool("nbdinfo", &format!("--map=qemu:dirty-bitmap:changed --json {}", server.uri("vm/v3")));
+    assert!(map.contains("dirty"), "{map}");
     let read = format!("-r|-f|raw|-c|read -P 3 0 4k|-c|read -P 0 4k 60k|{}", server.uri("vm/v3"));
     assert!(!dir.tool("qemu-io", &read).contains("failed"));
+    server.end();
+}
+
+#[test]
+fn one_state_is_kept_where_one_is_wanted() {
+    if !peer::require(&["qemu-io", "nbdinfo"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 16M");
+    let server = Server::start(&dir, "s", "--history 50ms --keep 1 --name vm disk.qcow2");
+    for state in 1..4 {
+        qemu_io(&dir, &[&format!("write -P {state} 0 4k")], &server.uri("vm"));
+        wait_for(&dir, &server, &format!("vm/v{state}"));
+    }
+    assert_eq!(exports(&dir, &server), ["vm", "vm/v3"]);
     server.end();
 }
