@@ -191,10 +191,11 @@ fn run<'j>(job: &'j Job<'j>, scanner: &mut Scanner<'j>) -> Result<Tally> {
     error.map_or(Ok(tally), Err)
 }
 
-/// As many threads as there are processors; two at the least, since one finds what another makes.
+/// Two threads for each processor, since they wait for the disk as much as they work; and two at the least, since
+/// one finds what another makes.
 fn threads(asked: usize) -> usize {
-    let most = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(16);
-    if asked == 0 { most.max(2) } else { asked.clamp(2, 64) }
+    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    if asked == 0 { (2 * processors).clamp(2, 16) } else { asked.clamp(2, 64) }
 }
 
 /// Gives files their further names.
