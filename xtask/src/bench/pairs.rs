@@ -54,6 +54,7 @@ pub(super) fn measure(case: &Case, scratch: &Scratch, sizes: &Sizes, effort: Eff
         pairs.push(pair);
     }
     measure::remove_outputs(case)?;
+    measure::clear(&scratch.dir)?;
     Ok(Row::measured(case, &peer.label, &pairs))
 }
 
