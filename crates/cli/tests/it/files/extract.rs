@@ -1,6 +1,6 @@
 //! `extract`, and what is left when it does not get to its end.
 
-use super::{able, compare, divided, mount::Mounted, seen, tree};
+use super::{START, able, compare, divided, mount::Mounted, seen, tree};
 use crate::run::Dir;
 use rustix::process::Signal;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -40,6 +40,32 @@ fn a_tree_is_what_the_kernel_sees() {
     // A part of it.
     dir.ok("extract disk.qcow2#1:/attributes/inner/.. -o three");
     compare::same(&dir.join("three"), &seen(&dir).path().join("attributes"));
+}
+
+#[test]
+fn a_file_system_that_was_not_unmounted_is_what_e2fsck_leaves() {
+    if !able() || !testkit::peer::require(&["e2fsck"]) {
+        return;
+    }
+    let dir = Dir::new();
+    divided(&dir, 96, |_| ());
+    // As it is while it is mounted, the journal written and the rest not.
+    let mounted = Mounted::new(&dir.join("raw"), &format!("noatime,commit=1000,offset={START}"));
+    tree::fill(mounted.path());
+    let last = mounted.path().join("last");
+    std::fs::write(&last, "last").unwrap();
+    std::fs::File::open(&last).unwrap().sync_all().unwrap();
+    std::fs::copy(dir.join("raw"), dir.join("dirty")).unwrap();
+    drop(mounted);
+    dir.ok("convert -q -f raw dirty dirty.qcow2");
+    dir.ok("extract dirty.qcow2#1 -o out");
+    let unreplayed = Mounted::new(&dir.join("dirty"), &format!("ro,noload,offset={START}"));
+    assert!(!unreplayed.path().join("last").exists(), "the journal held nothing");
+    drop(unreplayed);
+    dir.tool("dd", "if=dirty of=part bs=1M skip=1 count=96 status=none");
+    let checked = testkit::peer::attempt("e2fsck", &["-fy".as_ref(), dir.join("part").as_os_str()]);
+    assert!(checked.status.code().is_some_and(|code| code < 4), "{checked:?}");
+    compare::same(&dir.join("out"), Mounted::new(&dir.join("part"), "ro").path());
 }
 
 #[test]
