@@ -6,7 +6,6 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// So deep may directories lie in each other where what was made is put among what is there already.
@@ -236,17 +235,48 @@ fn entries(directory: &OwnedFd) -> Result<impl Iterator<Item = std::ffi::CString
 /// Removes what was made, as far as that is possible.
 fn remove(path: &Path) {
     if std::fs::remove_dir_all(path).is_err() {
-        open_up(path);
+        let _ = flatten(path);
         let _ = std::fs::remove_dir_all(path);
     }
 }
 
-/// Gives its owner all rights to a directory and those in it: without them nothing can be removed from it.
-fn open_up(path: &Path) {
-    let mut open = vec![path.to_path_buf()];
-    while let Some(directory) = open.pop() {
-        let _ = std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o700));
-        let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-        open.extend(entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+/// Empties a directory whose directories lie deeper in each other than can be open at a time, or may not be written
+/// by their owner: each is brought to the top before it is looked into.
+pub(super) fn flatten(path: &Path) -> Result<()> {
+    let top = open(path)?;
+    let mut waiting: Vec<_> = entries(&top)?.filter(|name| !unlinked(&top, name)).collect();
+    let mut count = 0_u64;
+    while let Some(name) = waiting.pop() {
+        open_up(&top, &name);
+        let Ok(directory) = open_at(&top, &name) else { continue };
+        for inner in entries(&directory)?.filter(|inner| !unlinked(&directory, inner)) {
+            // Without all rights to it, it cannot be moved either.
+            open_up(&directory, &inner);
+            let moved = loop {
+                count += 1;
+                let Ok(free) = std::ffi::CString::new(format!(".{count}")) else { break None };
+                match rustix::fs::renameat(&directory, &inner, &top, &free) {
+                    Ok(()) => break Some(free),
+                    Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+                    Err(_) => break None,
+                }
+            };
+            waiting.extend(moved);
+        }
+        let _ = rustix::fs::unlinkat(&top, &name, AtFlags::REMOVEDIR);
+    }
+    Ok(())
+}
+
+/// Whether a name was that of no directory, and is gone.
+fn unlinked(at: &OwnedFd, name: &CStr) -> bool {
+    rustix::fs::unlinkat(at, name, AtFlags::empty()).is_ok()
+}
+
+/// Gives its owner all rights to a directory: without them nothing can be removed from it.
+fn open_up(at: &OwnedFd, name: &CStr) {
+    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
+    if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
+        let _ = rustix::fs::chmodat(at, name, Mode::RWXU, AtFlags::empty());
     }
 }

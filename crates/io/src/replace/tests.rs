@@ -127,3 +127,28 @@ fn a_directory_is_emptied_into_one_that_is_there() {
     assert_eq!(names(&target), ["a", "d"]);
     assert!(Directory::create(target.join("a"), true).is_err());
 }
+
+#[test]
+fn a_directory_that_is_deep_is_dropped_as_any_other() {
+    // Deeper than paths go. Whether it is deeper than a process may have files open depends on the process.
+    const DEPTH: usize = 900;
+    let folder = tempfile::tempdir().unwrap();
+    let new = Directory::create(folder.path().join("new"), false).unwrap();
+    let mut at = rustix::fs::openat(new.fd(), ".", OFlags::RDONLY, Mode::empty()).unwrap();
+    for depth in 0..DEPTH {
+        // One has a name as those get that are moved, in the place where they go.
+        let name = if depth == 0 { ".3" } else { "deep" };
+        rustix::fs::mkdirat(&at, name, Mode::RWXU).unwrap();
+        rustix::fs::mkdirat(&at, "beside", Mode::RWXU).unwrap();
+        rustix::fs::symlinkat("..", &at, "link").unwrap();
+        at = rustix::fs::openat(&at, name, OFlags::RDONLY, Mode::empty()).unwrap();
+    }
+    let file = rustix::fs::openat(&at, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+    drop((file, at));
+    // This is what is done where it is.
+    let [made] = &names(folder.path())[..] else { panic!("a directory with another name") };
+    directory::flatten(&folder.path().join(made)).unwrap();
+    assert!(names(&folder.path().join(made)).is_empty());
+    drop(new);
+    assert!(names(folder.path()).is_empty());
+}
