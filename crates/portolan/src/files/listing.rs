@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub const MAX_ENTRIES: usize = 1 << 22;
 /// So many directories are listed at most.
 pub const MAX_DIRECTORIES: usize = 1 << 22;
+/// So many bytes may the paths have that are known at a time: those in a directory, and of directories to come.
+pub const MAX_PATH_BYTES: usize = 1 << 29;
 
 /// The partitions of a disk.
 #[derive(Clone, Debug, Serialize)]
@@ -194,17 +196,26 @@ pub fn files(
     }
     let mut open = vec![(PathBuf::new(), node.inode)];
     let mut seen = HashSet::from([node.inode]);
+    let mut waiting = 0;
     while let Some((path, inode)) = open.pop() {
         watch.go_on()?;
+        waiting -= path.as_os_str().len();
+        let mut here = 0;
         let (mut rows, mut below) = (Vec::new(), Vec::new());
         for (name, inode) in names(fs, inode)? {
             let (stat, path) = (fs.stat(inode)?, path.join(OsStr::from_bytes(&name)));
+            here += path.as_os_str().len();
+            if here + waiting > MAX_PATH_BYTES {
+                let what = format!("paths of more than {MAX_PATH_BYTES} bytes together");
+                return Err(Error::unsupported(what));
+            }
             rows.push(Row::new(fs, &path, &stat)?);
             if recursive && stat.kind == Kind::Directory {
                 if !seen.insert(inode) {
                     let what = format!("/{} is a directory that has another name already", path.display());
                     return Err(Error::corrupt(what));
                 }
+                waiting += path.as_os_str().len();
                 below.push((path, inode));
             }
         }

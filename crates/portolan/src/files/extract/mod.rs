@@ -12,7 +12,7 @@ mod scan;
 mod target;
 
 pub use report::{Report, Skipped, Unreadable};
-pub use scan::{MAX_DEPTH, MAX_DIRECTORIES, MAX_LINKED, MAX_NAMES};
+pub use scan::{MAX_DEPTH, MAX_DIRECTORIES, MAX_LINKED, MAX_NAMES, MAX_PATH_BYTES};
 
 use crate::convert::refuse_own;
 use crate::{Node, Progress, Watch};

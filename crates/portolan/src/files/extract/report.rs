@@ -8,6 +8,8 @@ use std::path::Path;
 
 /// Of each reason, so many paths are named.
 const EXAMPLES: usize = 3;
+/// Of a path that is told, so many bytes.
+const SHOWN: usize = 4096;
 /// So many files that could not be read are named.
 const NAMED: usize = 1000;
 
@@ -136,7 +138,15 @@ impl Tally {
     }
 }
 
-/// A path in the file system, as it is shown.
+/// A path in the file system, as it is shown: of a very long one, how it begins and how it ends.
 pub(super) fn shown(folder: &Path, name: &[u8]) -> String {
-    Path::new("/").join(folder).join(OsStr::from_bytes(name)).display().to_string()
+    let path = Path::new("/").join(folder).join(OsStr::from_bytes(name));
+    let bytes = path.as_os_str().as_bytes();
+    let parts = [bytes.get(..SHOWN / 2), bytes.get(bytes.len().saturating_sub(SHOWN / 2)..)];
+    match parts {
+        [Some(first), Some(last)] if bytes.len() > SHOWN => {
+            format!("{}[...]{}", String::from_utf8_lossy(first), String::from_utf8_lossy(last))
+        }
+        _ => path.display().to_string(),
+    }
 }

@@ -21,6 +21,8 @@ pub const MAX_LINKED: usize = 1 << 22;
 pub const MAX_NAMES: u64 = 1 << 28;
 /// So deep may directories lie in each other.
 pub const MAX_DEPTH: usize = 4096;
+/// So many bytes may the paths of all directories have: each is known until the end.
+pub const MAX_PATH_BYTES: usize = 1 << 30;
 
 /// So many files of a directory are handed on together.
 const UNIT: usize = 256;
@@ -62,6 +64,7 @@ pub(super) struct Scanner<'j> {
     seen: HashSet<Inode>,
     linked: HashMap<Inode, Place>,
     names: u64,
+    path_bytes: usize,
 }
 
 impl<'j> Scanner<'j> {
@@ -76,6 +79,7 @@ impl<'j> Scanner<'j> {
             links: Vec::new(),
             linked: HashMap::new(),
             names: 0,
+            path_bytes: 0,
         }
     }
 
@@ -187,6 +191,12 @@ impl<'j> Scanner<'j> {
             let what = format!("more than {MAX_DIRECTORIES} directories, or {MAX_DEPTH} in each other");
             return Err(Error::unsupported(what));
         }
+        let own = path.join(named);
+        self.path_bytes += own.as_os_str().len();
+        if self.path_bytes > MAX_PATH_BYTES {
+            let what = format!("the paths of its directories have more than {MAX_PATH_BYTES} bytes together");
+            return Err(Error::unsupported(what));
+        }
         let made = u32::from(stat.mode & 0o777) | 0o700;
         match rustix::fs::mkdirat(parent, named, Mode::from_raw_mode(made)) {
             Ok(()) => {}
@@ -196,7 +206,7 @@ impl<'j> Scanner<'j> {
             }
             Err(e) => return Err(Error::from(std::io::Error::from(e)).in_path(path.as_ref())),
         }
-        self.folders.push(Folder { path: path.join(named).into(), stat, made, depth });
+        self.folders.push(Folder { path: own.into(), stat, made, depth });
         Ok(())
     }
 }
