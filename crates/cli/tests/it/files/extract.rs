@@ -43,6 +43,22 @@ fn a_tree_is_what_the_kernel_sees() {
 }
 
 #[test]
+fn a_debian_root_is_what_the_kernel_sees() {
+    // Beside where the command is built: `debug` or `release`.
+    let kept = Path::new(env!("CARGO_BIN_EXE_portolan")).ancestors().nth(2).unwrap().join("guest/root.raw");
+    if !able() || !testkit::peer::require_files(&[&kept], "`cargo xtask test peers`, as root") {
+        return;
+    }
+    let dir = Dir::new();
+    dir.tool("dd", &format!("if={} of=raw bs=1M seek=1 conv=sparse status=none", kept.display()));
+    std::fs::write(dir.join("script"), "label: gpt\nstart=2048\n").unwrap();
+    dir.tool("sh", "-c|truncate -s +1M raw && sfdisk -q raw < script");
+    dir.tool("qemu-img", "convert -f raw -O qcow2 raw disk.qcow2");
+    dir.ok("extract disk.qcow2#1 -o root");
+    compare::same(&dir.join("root"), seen(&dir).path());
+}
+
+#[test]
 fn a_file_system_that_was_not_unmounted_is_what_e2fsck_leaves() {
     if !able() || !testkit::peer::require(&["e2fsck"]) {
         return;
