@@ -48,12 +48,17 @@ impl Write for Out {
     }
 }
 
-/// A name as it is shown to people: control characters, which a terminal would obey, are spelled out.
+/// A name as it is shown to people: control characters, which a terminal would obey, are spelled out, and so are those
+/// that end lines or turn the direction in which they are read.
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    let obeyed = |c: char| {
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
+    };
+    if !text.contains(obeyed) {
         return Cow::Borrowed(text);
     }
-    let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let spelled = |c: char| if obeyed(c) { c.escape_default().to_string() } else { c.to_string() };
     Cow::Owned(text.chars().map(spelled).collect())
 }
 
@@ -102,6 +107,7 @@ mod tests {
     fn names_do_not_speak_to_the_terminal() {
         assert_eq!(plain("über alles/a b.qcow2"), "über alles/a b.qcow2");
         assert_eq!(plain("a\x1b[2J\nok\u{9b}1m"), "a\\u{1b}[2J\\nok\\u{9b}1m");
+        assert_eq!(plain("\u{202e}gpj.exe\u{2028}\u{5d0}"), "\\u{202e}gpj.exe\\u{2028}\u{5d0}");
     }
 
     #[test]

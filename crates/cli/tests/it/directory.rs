@@ -124,3 +124,13 @@ fn a_file_that_changes_underneath_is_an_error_by_its_name_and_nothing_else_suffe
     assert!(read(at("/file 7")).contains("Input/output error"));
     server.end();
 }
+
+#[test]
+fn what_is_in_a_directory_is_no_file_inside_a_disk() {
+    let dir = Dir::new();
+    std::fs::create_dir(dir.join("photos")).unwrap();
+    std::fs::write(dir.join("photos/one"), "one").unwrap();
+    for command in ["ls photos", "ls photos:/one", "cat photos:/one", "extract photos -o out"] {
+        dir.fails(command, &["photos", "is a directory of this machine"]);
+    }
+}

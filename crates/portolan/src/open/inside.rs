@@ -187,6 +187,10 @@ fn node_in(image: &Arc<Image>, path: &Path) -> Result<Node> {
             let what = "is divided into partitions: a path is inside one of them";
             Err(Error::invalid(what).in_path(named()).with_remedy(Remedy::ChoosePartition))
         }
+        _ if image.format == Format::Iso9660 => {
+            let what = "is a directory of this machine: what is in it has its own path there";
+            Err(Error::invalid(what).in_path(named()))
+        }
         _ => Err(Error::unsupported("no file system that is known here").in_path(named())),
     }
 }
