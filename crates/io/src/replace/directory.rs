@@ -102,6 +102,9 @@ impl Directory {
 
     fn empty_into(&self, into: &OwnedFd) -> Result<()> {
         let merge = Merge { target: &self.target, force: self.force };
+        if self.force {
+            merge.fits(&self.fd, into, 0)?;
+        }
         merge.all(&self.fd, into, 0)
     }
 }
@@ -134,13 +137,46 @@ struct Merge<'a> {
 }
 
 impl Merge<'_> {
-    /// Puts everything in a directory into another one. What is no directory in both is replaced, with `force`.
-    fn all(&self, from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<()> {
+    /// Refuses what cannot be put in the place of what is there, before anything is.
+    fn fits(&self, from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<()> {
+        self.bounded(depth)?;
+        for name in &entries(from)?.collect::<Vec<_>>() {
+            let fails = |e| self.fails(name, e);
+            let old = match is_directory(to, name) {
+                Err(Errno::NOENT) => continue,
+                old => old.map_err(fails)?,
+            };
+            match (is_directory(from, name).map_err(fails)?, old) {
+                (true, true) => {
+                    let inner = [open_at(from, name).map_err(fails)?, open_at(to, name).map_err(fails)?];
+                    let [from, to] = &inner;
+                    self.fits(from, to, depth + 1)?;
+                }
+                (false, false) => {}
+                (new, _) => return Err(self.differs(name, new)),
+            }
+        }
+        Ok(())
+    }
+
+    fn bounded(&self, depth: usize) -> Result<()> {
         if depth > MAX_MERGE_DEPTH {
             let what =
                 format!("more than {MAX_MERGE_DEPTH} directories in each other are not put among others");
             return Err(Error::unsupported(what).in_path(self.target));
         }
+        Ok(())
+    }
+
+    fn differs(&self, name: &CStr, new_is_directory: bool) -> Error {
+        let [new, old] = if new_is_directory { ["a directory", "none"] } else { ["no directory", "one"] };
+        let what = format!("{} is {new}, and what is there is {old}", name.to_string_lossy());
+        Error::new(Kind::Conflict, what).in_path(self.target)
+    }
+
+    /// Puts everything in a directory into another one. What is no directory in both is replaced, with `force`.
+    fn all(&self, from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<()> {
+        self.bounded(depth)?;
         // All names first: what is read while it changes may be told twice, or not at all.
         let names: Vec<_> = entries(from)?.collect();
         for name in &names {
@@ -154,12 +190,8 @@ impl Merge<'_> {
     }
 
     fn onto(&self, from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> Result<()> {
-        let is_dir = |at: &OwnedFd| {
-            let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
-            stat.map(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-        };
         let fails = |e| self.fails(name, e);
-        match (is_dir(from).map_err(fails)?, is_dir(to).map_err(fails)?) {
+        match (is_directory(from, name).map_err(fails)?, is_directory(to, name).map_err(fails)?) {
             (true, true) => {
                 let inner = [open_at(from, name).map_err(fails)?, open_at(to, name).map_err(fails)?];
                 let [from_inner, to_inner] = &inner;
@@ -167,11 +199,7 @@ impl Merge<'_> {
                 rustix::fs::unlinkat(from, name, AtFlags::REMOVEDIR).map_err(fails)
             }
             (false, false) => rename(from, to, name, RenameFlags::empty()).map_err(fails),
-            (new, _) => {
-                let [new, old] = if new { ["a directory", "none"] } else { ["no directory", "one"] };
-                let what = format!("{} is {new}, and what is there is {old}", name.to_string_lossy());
-                Err(Error::new(Kind::Conflict, what).in_path(self.target))
-            }
+            (new, _) => Err(self.differs(name, new)),
         }
     }
 
@@ -273,10 +301,15 @@ fn unlinked(at: &OwnedFd, name: &CStr) -> bool {
     rustix::fs::unlinkat(at, name, AtFlags::empty()).is_ok()
 }
 
+/// Whether a name is that of a directory, rather than of a link to one or anything else.
+fn is_directory(at: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
 /// Gives its owner all rights to a directory: without them nothing can be removed from it.
 fn open_up(at: &OwnedFd, name: &CStr) {
-    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
-    if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
+    if is_directory(at, name) == Ok(true) {
         let _ = rustix::fs::chmodat(at, name, Mode::RWXU, AtFlags::empty());
     }
 }

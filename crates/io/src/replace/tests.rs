@@ -125,6 +125,16 @@ fn a_directory_is_emptied_into_one_that_is_there() {
     let e = new.commit(false).unwrap_err();
     assert!(e.to_string().contains("d is a directory"), "{e}");
     assert_eq!(names(&target), ["a", "d"]);
+    // And then nothing is put there, whatever comes first.
+    assert_eq!((std::fs::read_link(target.join("d")).unwrap(), read("outside")), ("..".into(), "old".into()));
+    std::fs::write(target.join("a"), "untouched").unwrap();
+    for _ in 0..10 {
+        let new = Directory::create(&target, true).unwrap();
+        fill(&new);
+        (0..10).for_each(|i| rustix::fs::mkdirat(new.fd(), format!("x{i}"), Mode::RWXU).unwrap());
+        new.commit(false).unwrap_err();
+    }
+    assert_eq!((names(&target), read("there/a")), (vec!["a".into(), "d".into()], "untouched".into()));
     assert!(Directory::create(target.join("a"), true).is_err());
 }
 
