@@ -88,7 +88,7 @@ pub fn convert(opened: &Opened, target: &Path, format: Format, options: &Options
 }
 
 /// Refuses a target that the disk itself stands on.
-pub(crate) fn refuse_own(image: &Image, target: &Path) -> Result<()> {
+pub fn refuse_own(image: &Image, target: &Path) -> Result<()> {
     let Ok(there) = File::open(target, FileOptions::default()) else { return Ok(()) };
     for file in image.stands_on() {
         if file.container.identity() == there.identity() {

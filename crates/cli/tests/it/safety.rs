@@ -36,6 +36,7 @@ fn a_disk_is_never_its_own_target() {
     for target in ["top.qcow2", "mid.qcow2", "base.raw", "alias"] {
         dir.fails(&format!("convert --force -O raw top.qcow2 {target}"), &["its own target"]);
         dir.fails(&format!("chart --force -o {target} top.qcow2"), &["its own target"]);
+        dir.fails(&format!("chart --force --svg {target} top.qcow2"), &["its own target"]);
     }
     assert_eq!(std::fs::read(dir.join("base.raw")).unwrap(), before);
 }
