@@ -90,7 +90,7 @@ fn backing(
         };
     };
     if request.format != Format::Qcow2 {
-        return Err(Error::unsupported(format!("a {} disk has no backing file", request.format)));
+        return Err(Error::unsupported(format!("{} disks have no backing file", request.format)));
     }
     let Some(format) = format else {
         let what = format!(

@@ -93,7 +93,7 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
     let mut description = format!("{spec} ({})", opened.image.format);
     if let Map::Directory(tree) = &opened.image.map {
         let Directory { files, directories, .. } = Directory::of(tree);
-        description = format!("{spec} ({}, {files} files in {directories} directories)", opened.image.format);
+        description = format!("{spec} ({}, files: {files}, directories: {directories})", opened.image.format);
     }
     if let Some(guise) = &offer.guise {
         disk = disguised(&opened, guise, watch)?;
@@ -240,7 +240,7 @@ impl Dirt for Marked {
 fn bitmap(opened: &Opened, name: &str, writable: bool) -> Result<Arc<dyn Dirt>> {
     let image = &opened.image;
     let Map::Qcow2(map) = &image.map else {
-        return Err(Error::unsupported(format!("a {} disk has no bitmaps", image.format)));
+        return Err(Error::unsupported(format!("{} disks have no bitmaps", image.format)));
     };
     let bitmaps = map.bitmaps()?;
     let found = bitmaps.iter().find(|b| b.name == name);

@@ -116,7 +116,7 @@ fn kind(info: &Info) -> String {
                 n => format!("; {n} left out, which may not be read"),
             };
             return format!(
-                "{}, computed: {} files, {} directories, {} others{skipped}",
+                "{}, computed; files: {}, directories: {}, others: {}{skipped}",
                 info.format, d.files, d.directories, d.others
             );
         }

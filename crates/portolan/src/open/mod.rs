@@ -90,7 +90,7 @@ impl Image {
         match &self.map {
             Map::Qcow2(map) => Ok(map),
             Map::None | Map::Vdi(_) | Map::Directory(_) => {
-                let what = format!("a {} disk has no {lacks}", self.format);
+                let what = format!("{} disks have no {lacks}", self.format);
                 Err(Error::unsupported(what).in_path(self.spec.location.to_string()))
             }
         }
