@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::data::Data;
 use super::qemu;
@@ -122,8 +123,7 @@ pub(super) enum Check {
     Serves(PathBuf, &'static str),
     /// This qcow2 is sound after either has written it.
     Sound(PathBuf),
-    /// What both have made is this directory again; of the peer's only the regular files are looked at, since not
-    /// every one of them keeps links.
+    /// What both have made is this directory again; the peer may leave out links, since not every one keeps them.
     Trees(PathBuf),
     /// There is nothing to compare.
     Nothing,
@@ -235,32 +235,48 @@ pub(super) fn verify(case: &Case, side: &Side, dir: &Path) -> Result<()> {
             running.stop()
         }
         (Check::Sound(image), ..) => qemu::sound(image),
-        (Check::Trees(tree), Some(output), _) if side.label == case.ours.label => same_tree(tree, output),
-        (Check::Trees(tree), Some(output), _) => same_files(tree, output),
+        (Check::Trees(tree), Some(output), _) => {
+            same_tree(tree, output, side.label == case.ours.label).with_context(|| side.label.clone())
+        }
         _ => Ok(()),
     }
 }
 
-/// Checks that two directories hold the same files with the same bytes; `lost+found` is the file system's.
-fn same_tree(one: &Path, other: &Path) -> Result<()> {
-    let diff = ["diff", "-r", "--no-dereference", "--exclude=lost+found", &word(one), &word(other)];
-    process::output(&mut process::command(&diff)).map(drop)
-}
-
-/// Checks that a directory has all regular files of another, as long as they are there.
-fn same_files(tree: &Path, output: &Path) -> Result<()> {
+/// Checks that a directory has all files of another, byte for byte, and all symbolic links where those are wanted too.
+fn same_tree(tree: &Path, output: &Path, links: bool) -> Result<()> {
     for entry in fs::read_dir(tree)? {
         let entry = entry?;
-        let (kind, there) = (entry.file_type()?, output.join(entry.file_name()));
-        if kind.is_dir() {
-            same_files(&entry.path(), &there)?;
+        let (kind, here, there) = (entry.file_type()?, entry.path(), output.join(entry.file_name()));
+        let is_same = if kind.is_dir() {
+            same_tree(&here, &there, links)?;
+            true
         } else if kind.is_file() {
-            let is_same = fs::symlink_metadata(&there)
-                .is_ok_and(|m| Some(m.len()) == entry.metadata().ok().map(|m| m.len()));
-            anyhow::ensure!(is_same, "{} is not as it was", there.display());
-        }
+            fs::symlink_metadata(&there)?.is_file() && same_bytes(&here, &there)?
+        } else {
+            !links || !kind.is_symlink() || fs::read_link(&here)? == fs::read_link(&there)?
+        };
+        anyhow::ensure!(is_same, "{} is not as it was", there.display());
     }
     Ok(())
+}
+
+/// Compares two files piece by piece: what is in memory here would count as that of the programs that are started.
+fn same_bytes(one: &Path, other: &Path) -> Result<bool> {
+    let (mut one, mut other) = (fs::File::open(one)?, fs::File::open(other)?);
+    let (mut a, mut b) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    loop {
+        let many = one.read(&mut a)?;
+        if many == 0 {
+            return Ok(true);
+        }
+        other.read_exact(&mut b[..many])?;
+        if a[..many] != b[..many] {
+            return Ok(false);
+        }
+    }
 }
 
 /// Checks that both sides have printed the same.

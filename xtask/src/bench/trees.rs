@@ -41,8 +41,7 @@ impl Rows<'_> {
                 words(&["xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-o", &word(&iso), &word(&tree)]),
             )
         };
-        let nbdkit =
-            words(&["nbdkit", "-s", "iso", &word(&tree), "isoprog=xorrisofs", "params=-R -J -quiet"]);
+        let nbdkit = words(&["nbdkit", "-s", "iso", &word(&tree), "params=-R -J -quiet"]);
         let find = words(&["find", &word(&tree), "-printf", "%s %T@ %n %i\\n"]);
         vec![
             Case {
