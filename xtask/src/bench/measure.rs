@@ -120,14 +120,22 @@ fn set_aside(output: &Path) -> std::io::Result<()> {
     fs::rename(output, output.with_extension(format!("{ASIDE}-{}", NEXT.fetch_add(1, Ordering::Relaxed))))
 }
 
-/// Removes what was set aside.
+/// So long ext4 counts what was deleted as recent.
+const RECENT: Duration = Duration::from_secs(45);
+
+/// Removes what was set aside, and waits until that is long ago.
 pub(super) fn clear(dir: &Path) -> Result<()> {
+    let mut removed = false;
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         if extension.starts_with(ASIDE) && path.is_dir() {
             fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+            removed = true;
         }
+    }
+    if removed {
+        std::thread::sleep(RECENT);
     }
     Ok(())
 }

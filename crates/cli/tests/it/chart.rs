@@ -71,8 +71,9 @@ fn a_picture_that_is_well_formed() {
     let dir = Dir::new();
     dir.chain();
     dir.ok("chart --svg top.svg top.qcow2");
-    dir.fails("chart --svg top.qcow2 top.qcow2", &["exists", "--force"]);
+    dir.fails("chart --svg top.svg top.qcow2", &["exists", "--force"]);
     dir.ok("chart --force --svg top.svg top.qcow2");
+    dir.fails("chart --force --svg top.qcow2 top.qcow2", &["cannot be its own target"]);
     dir.tool("rsvg-convert", "top.svg -o top.png");
     let svg = std::fs::read_to_string(dir.join("top.svg")).unwrap();
     assert!(svg.contains("prefers-color-scheme:dark") && svg.contains("base.raw"));
