@@ -1,6 +1,7 @@
 //! A new file that takes its place only when it is whole; and a new directory.
 
 mod directory;
+mod rights;
 #[cfg(test)]
 mod tests;
 
@@ -14,9 +15,17 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What a new file is asked to be made with; the umask and its directory may take from that.
+const NEW: Mode = Mode::from_bits_retain(0o644);
+/// What it has instead as long as it has a temporary name.
+const PRIVATE: Mode = Mode::from_bits_retain(0o600);
+
 /// A file being made for its destination. Where the file system can, it has no name until it is whole, so that
-/// whatever ends the process leaves nothing; elsewhere it has a temporary one beside the destination. Dropped
-/// before [`Replacement::commit`], it is gone and the destination is as it was.
+/// whatever ends the process leaves nothing; elsewhere it has a temporary one beside the destination, and only its
+/// owner may open it. Dropped before [`Replacement::commit`], it is gone and the destination is as it was.
+///
+/// In the end it has the owner and the rights of what it replaces, as far as this process may give them, and nobody
+/// may do more with it; where it replaces nothing, it has those of any new file.
 pub struct Replacement {
     target: PathBuf,
     /// The name it has meanwhile, if it has one.
@@ -25,6 +34,8 @@ pub struct Replacement {
     /// What is there, locked so that nobody begins to write to a file that is about to be gone.
     replaced: Option<File>,
     force: bool,
+    /// What a new file in that place has; none where its maker has given it its own.
+    mode: Option<Mode>,
 }
 
 impl Replacement {
@@ -61,14 +72,19 @@ impl Replacement {
             let what = format!("the directory {} is not there", folder.display());
             return Err(Error::not_found(what).in_path(target));
         }
-        let (file, temporary) = match nameless(&target) {
-            Some(file) => (file, None),
-            None => {
-                let temporary = temporary_name(&target);
-                (open(&target, &temporary, OFlags::CREATE | OFlags::EXCL)?, Some(temporary))
+        let (file, temporary, mode) = match nameless(&target) {
+            Some(file) => {
+                let mode = mode_of(&file, &target)?;
+                (file, None, mode)
             }
+            None => named(&target)?,
         };
-        Ok(Replacement { target, temporary, file: Some(file), replaced, force })
+        Ok(Replacement { target, temporary, file: Some(file), replaced, force, mode: Some(mode) })
+    }
+
+    /// Its maker gives it its mode, and perhaps its owner: [`Replacement::commit`] leaves them as they are.
+    pub fn keep_rights(&mut self) {
+        self.mode = None;
     }
 
     /// Fills it with these bytes, and commits it.
@@ -99,6 +115,7 @@ impl Replacement {
 
     fn finish(mut self, durably: bool) -> Result<()> {
         let file = self.file.take().ok_or_else(|| Error::invalid("the file is finished"))?;
+        self.give_rights(&file)?;
         if durably {
             file.flush()?;
         }
@@ -115,6 +132,16 @@ impl Replacement {
         rustix::fs::fsync(file.fd()).map_err(std::io::Error::from).in_path(&self.target)?;
         let folder = folder_of(&self.target);
         std::fs::File::open(folder).and_then(|f| f.sync_all()).in_path(folder)
+    }
+
+    /// Gives it the rights that it is to have under its name.
+    fn give_rights(&self, file: &File) -> Result<()> {
+        let Some(mode) = self.mode else { return Ok(()) };
+        let done = match rustix::fs::stat(&self.target) {
+            Ok(there) if self.force => rights::take_over(file.fd(), &self.target, &there),
+            _ => rustix::fs::fchmod(file.fd(), mode),
+        };
+        done.map_err(std::io::Error::from).in_path(&self.target)
     }
 
     /// Gives a file without a name its own: where that is taken, by way of a temporary one.
@@ -156,15 +183,29 @@ impl Drop for Replacement {
 
 /// A file on the target's file system that has no name, where there can be one that is given a name later.
 fn nameless(target: &Path) -> Option<File> {
-    let file = open(target, folder_of(target), OFlags::TMPFILE).ok()?;
+    let file = open(target, folder_of(target), OFlags::TMPFILE, NEW).ok()?;
     // Naming it goes through /proc.
     link_source(&file).exists().then_some(file)
 }
 
+/// A file beside the target that nobody else may open, its temporary name, and the mode of a new file there.
+fn named(target: &Path) -> Result<(File, Option<PathBuf>, Mode)> {
+    let (temporary, new) = (temporary_name(target), OFlags::CREATE | OFlags::EXCL);
+    // What a new file has is known from one. It must not be the one: who opens it now could read it later.
+    let mode = open(target, &temporary, new, NEW).and_then(|empty| mode_of(&empty, target))?;
+    std::fs::remove_file(&temporary).in_path(target)?;
+    Ok((open(target, &temporary, new, PRIVATE)?, Some(temporary), mode))
+}
+
+fn mode_of(file: &File, target: &Path) -> Result<Mode> {
+    let stat = rustix::fs::fstat(file.fd()).map_err(std::io::Error::from).in_path(target)?;
+    Ok(rights::of(&stat))
+}
+
 /// Opens a new file at `path`, called `target` in what is said of it.
-fn open(target: &Path, path: &Path, flags: OFlags) -> Result<File> {
+fn open(target: &Path, path: &Path, flags: OFlags, mode: Mode) -> Result<File> {
     let flags = flags | OFlags::RDWR | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644));
+    let fd = rustix::fs::open(path, flags, mode);
     let fd = fd.map_err(std::io::Error::from).in_path(target)?;
     File::from_fd(fd, target.to_path_buf(), Options { writable: true, ..Options::default() })
 }

@@ -51,6 +51,108 @@ fn errors_name_the_target() {
     }
 }
 
+/// The mode of what is at `path`.
+fn mode_at(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().unwrap().permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_new_file_is_nobody_elses_before_it_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("new");
+    let new = Replacement::begin(target, false, |_| None).unwrap();
+    let [part] = names(folder.path()).try_into().unwrap();
+    assert_eq!(mode_at(&folder.path().join(part)), 0o600);
+    drop(new);
+}
+
+#[test]
+fn a_new_file_has_the_rights_of_what_it_replaces_or_of_any_new_one() {
+    for way in WAYS {
+        let folder = tempfile::tempdir().unwrap();
+        let [other, target] = ["other", "new"].map(|name| folder.path().join(name));
+        rustix::fs::open(&other, OFlags::CREATE | OFlags::WRONLY, NEW).unwrap();
+        let whole = |force| Replacement::begin(target.clone(), force, way).unwrap().write_whole(b"x");
+        whole(false).unwrap();
+        assert_eq!(mode_at(&target), mode_at(&other));
+        for mode in [0o600, 0o640, 0o604, 0o666, 0o444] {
+            set_mode(&target, mode);
+            whole(true).unwrap();
+            assert_eq!(mode_at(&target), mode);
+        }
+        // Its maker knows better.
+        set_mode(&target, 0o666);
+        let mut new = Replacement::begin(target.clone(), true, way).unwrap();
+        rustix::fs::fchmod(new.file().unwrap().fd(), Mode::from_raw_mode(0o600)).unwrap();
+        new.keep_rights();
+        new.write_whole(b"x").unwrap();
+        assert_eq!(mode_at(&target), 0o600);
+    }
+}
+
+#[test]
+fn who_gets_another_group_opens_it_to_neither() {
+    for (mode, both) in
+        [(0o600, 0o600), (0o640, 0o600), (0o604, 0o600), (0o664, 0o644), (0o666, 0o666), (0o444, 0o444)]
+    {
+        assert_eq!(rights::for_others(Mode::from_raw_mode(mode)).as_raw_mode(), both);
+    }
+}
+
+/// Access control lists, of what is replaced and of the directory.
+#[test]
+fn a_new_file_opens_itself_to_nobody_else() {
+    const READ_WRITE: u16 = 6;
+    // A version; then for the owner, a user, the group, the mask and others: what, may do what, who.
+    let list = |rights: u16| {
+        let entries = [(1, READ_WRITE, !0), (2, rights, 12), (4, 0, !0), (16, rights, !0), (32, 0, !0_u32)];
+        let mut list = 2_u32.to_le_bytes().to_vec();
+        for (tag, rights, id) in entries {
+            list.extend([u16::to_le_bytes(tag), u16::to_le_bytes(rights)].concat());
+            list.extend(id.to_le_bytes());
+        }
+        list
+    };
+    let access = "system.posix_acl_access";
+    let has = |path: &Path| {
+        let mut list = [0; 256];
+        rustix::fs::getxattr(path, access, &mut list).ok().map(|len| list[..len].to_vec())
+    };
+    let set = |path: &Path, name: &str, rights| {
+        rustix::fs::setxattr(path, name, &list(rights), rustix::fs::XattrFlags::empty()).is_ok()
+    };
+    for way in WAYS {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("new");
+        let whole = |force| Replacement::begin(target.clone(), force, way).unwrap().write_whole(b"x");
+        std::fs::write(&target, "").unwrap();
+        if !set(&target, access, 4) {
+            println!("SKIPPED: needs access control lists");
+            return;
+        }
+        whole(true).unwrap();
+        assert_eq!(has(&target), Some(list(4)));
+        // What a directory gives its new files is nothing for one that replaces another.
+        std::fs::remove_file(&target).unwrap();
+        std::fs::write(&target, "").unwrap();
+        set_mode(&target, 0o640);
+        assert!(set(folder.path(), "system.posix_acl_default", READ_WRITE));
+        whole(true).unwrap();
+        assert_eq!((has(&target), mode_at(&target)), (None, 0o640));
+        std::fs::remove_file(&target).unwrap();
+        whole(false).unwrap();
+        let other = folder.path().join("other");
+        rustix::fs::open(&other, OFlags::CREATE | OFlags::WRONLY, NEW).unwrap();
+        assert!(has(&target).is_some());
+        assert_eq!((has(&target), mode_at(&target)), (has(&other), mode_at(&other)));
+    }
+}
+
 /// Makes a directory with a file `a` and a directory `d` with a file `b` in it.
 fn fill(new: &Directory) {
     let write = |path: &str, text: &str| {

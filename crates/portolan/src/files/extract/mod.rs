@@ -284,7 +284,8 @@ fn file(node: &Node, stat: Stat, target: &Path, options: &Options<'_>) -> Result
         _ => target.to_path_buf(),
     };
     refuse_own(&node.within, &target)?;
-    let new = Replacement::create(&target, options.force)?;
+    let mut new = Replacement::create(&target, options.force)?;
+    new.keep_rights();
     let file = new.file()?;
     let job = Job::new(node.fs.as_ref(), Target(file.fd()), options);
     job.found(stat.len);
