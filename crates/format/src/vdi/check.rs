@@ -6,6 +6,9 @@ use super::layout::ENTRY;
 use crate::check::{Report, Wrong};
 use chart::Result;
 
+/// After so many entries that name a block it is asked whether to go on.
+const STEP: u64 = 1 << 14;
+
 impl Image {
     /// Checks the image, changing nothing. Nobody may write to it meanwhile.
     pub fn check(&self) -> Result<Report> {
@@ -13,8 +16,11 @@ impl Image {
         let limit = header.blocks().saturating_add(origin.into());
         let mut report = Report { total_clusters: self.blocks(), ..Report::default() };
         let mut used = Bits::default();
-        let (mut last, mut count) = (None, 0_u64);
+        let (mut last, mut count, watch) = (None, 0_u64, self.onlooker.watch());
         for (block, slot) in self.map.stored(header.blocks()) {
+            if report.allocated_clusters.is_multiple_of(STEP) {
+                watch.step(block, header.blocks())?;
+            }
             let at = self.entry_offset(&header, block);
             let of = format!(
                 "block {block} of the disk is block {} of the file, which",

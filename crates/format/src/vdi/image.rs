@@ -29,6 +29,7 @@ impl Image {
             end: AtomicU64::new(file.len()),
             in_place: AtomicBool::new(false),
             mutator: None,
+            onlooker: options.onlooker.clone(),
             opened: header,
             file,
         };

@@ -29,6 +29,7 @@ pub use uuid::Uuid;
 
 use crate::grain::Grain;
 use ::chart::{Source, SourceId};
+use io::watch::Onlooker;
 use map::Map;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -43,10 +44,12 @@ pub fn probe(first: &[u8]) -> bool {
 }
 
 /// How an image is opened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// It may be written.
     pub writable: bool,
+    /// Who looks on while what takes long is done: checking, repairing, changing the disk's length.
+    pub onlooker: Onlooker,
     /// An image whose map contradicts itself is opened for writing all the same: in order to repair it, before which
     /// nothing is written. See [`Image::repair`].
     pub repair: bool,
@@ -69,6 +72,7 @@ pub struct Image {
     /// Blocks may be written where they are, without anything else having to change.
     in_place: AtomicBool,
     mutator: Option<writer::Mutator>,
+    onlooker: Onlooker,
     /// What was found when it was opened. Where it is written, the writer knows better.
     opened: Header,
 }

@@ -8,7 +8,7 @@ use chart::{Error, Result};
 impl Image {
     /// Gives lost space back, and a block of the file of its own, with what is in it now, to each block of the disk
     /// that shares one or names one beyond those there can be. What the file does not hold cannot be mended: then
-    /// nothing is changed. Returns what was wrong before.
+    /// nothing is changed; nor if it is interrupted. Returns what was wrong before.
     pub fn repair(&self, what: Repair) -> Result<Report> {
         let _between = self.mutator()?.flushes.between();
         // What the writer has not written yet would look like damage.
@@ -44,10 +44,18 @@ impl Image {
                 astray.push((block, slot));
             }
         }
+        self.onlooker.watch().go_on()?;
         self.start(&mut w)?;
+        let len = self.file.len();
         {
             let _kept = self.keep_in_place_writers_out()?;
-            self.move_blocks(&mut w, &astray, limit)?;
+            let watch = self.onlooker.watch();
+            self.move_blocks(&mut w, &astray, limit, watch).inspect_err(|_| {
+                // Nothing names what was written behind the end; where it cannot be cut off again, it is lost space.
+                if self.file.len() > len {
+                    let _ = self.file.set_len(len);
+                }
+            })?;
         }
         w.damaged = false;
         self.rest(&mut w)

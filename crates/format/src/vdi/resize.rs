@@ -7,6 +7,7 @@ use super::map::{Entry, first_in, sector_of};
 use super::writer::Writer;
 use crate::field::{to_index, to_u64};
 use chart::{Error, Result, Wait};
+use io::watch::Watch;
 use std::sync::atomic::Ordering;
 
 /// Blocks are moved in pieces of at most this.
@@ -19,6 +20,8 @@ impl Image {
             let what = format!("a VDI disk has whole sectors of {SECTOR} bytes, which {len} bytes are not");
             return Err(Error::unsupported(what).in_path(self.file.name()));
         }
+        // From here on it is finished: half of it would be neither the old disk nor the new.
+        self.onlooker.watch().go_on()?;
         let _between = self.mutator()?.flushes.between();
         let mut w = self.begin()?;
         match len.cmp(&self.size()) {
@@ -87,7 +90,7 @@ impl Image {
         let hold = |w: &mut Writer| (origin..first.into()).for_each(|slot| w.slots.take_this(slot));
         hold(w);
         let limit = w.limit();
-        self.move_blocks(w, &there, limit)?;
+        self.move_blocks(w, &there, limit, self.told())?;
         hold(w);
         if self.file.len() < data.into() {
             self.file.set_len(data.into())?;
@@ -117,7 +120,7 @@ impl Image {
         self.wait_for_readers(w)?;
         let limit = new.saturating_add(w.origin.into());
         let far: Vec<_> = self.map.stored(new).filter(|(_, slot)| u64::from(*slot) >= limit).collect();
-        self.move_blocks(w, &far, limit)?;
+        self.move_blocks(w, &far, limit, self.told())?;
         self.name_size(w, len)
     }
 
@@ -152,22 +155,43 @@ impl Image {
         Ok(kept)
     }
 
+    /// Who is told how far this is, and does not end it.
+    fn told(&self) -> Watch<'_> {
+        Watch { cancel: None, ..self.onlooker.watch() }
+    }
+
     /// Gives these blocks of the disk, which are in these blocks of the file, others there: of the first `limit`. To
-    /// be called while nobody writes in place. What they were in is free when this returns.
-    pub(super) fn move_blocks(&self, w: &mut Writer, blocks: &[(u64, u32)], limit: u64) -> Result<()> {
+    /// be called while nobody writes in place. What they were in is free when this returns. Where it fails or is
+    /// interrupted before that is written, they are where they were.
+    pub(super) fn move_blocks(
+        &self,
+        w: &mut Writer,
+        blocks: &[(u64, u32)],
+        limit: u64,
+        watch: Watch<'_>,
+    ) -> Result<()> {
         if blocks.is_empty() {
             return Ok(());
         }
         let epochs = &self.mutator()?.epochs;
-        let mut moved = Vec::with_capacity(blocks.len());
-        for &(block, from) in blocks {
+        let (mut taken, size) = (Vec::with_capacity(blocks.len()), self.block.size());
+        let total = to_u64(blocks.len()).saturating_mul(size);
+        let moved = blocks.iter().try_for_each(|&(block, from)| {
+            watch.step(to_u64(taken.len()).saturating_mul(size), total)?;
             let (to, _) = w.slots.take(limit, epochs)?;
-            if let Err(e) = self.copy_block(from, to) {
-                w.slots.release(to);
-                return Err(e);
-            }
+            taken.push(to);
+            self.copy_block(from, to)?;
             self.put(w, block, Entry::At(to));
-            moved.push(from);
+            Ok(())
+        });
+        if moved.is_err() {
+            for (&(block, from), _) in blocks.iter().zip(&taken) {
+                self.put(w, block, Entry::At(from));
+            }
+            // Who has looked one up meanwhile may be reading there.
+            epochs.wait_over(epochs.now());
+            taken.into_iter().for_each(|slot| w.slots.release(slot));
+            return moved;
         }
         self.flush_with(w)?;
         epochs.wait_over(epochs.now());
@@ -177,8 +201,8 @@ impl Image {
         self.map.stored(w.header.blocks()).map(|(_, slot)| slot).filter(inside).for_each(|slot| {
             named.set(slot.into());
         });
-        moved.retain(|slot| !named.has((*slot).into()));
-        moved.into_iter().for_each(|slot| w.slots.release(slot));
+        let left = blocks.iter().map(|(_, slot)| *slot).filter(|slot| !named.has((*slot).into()));
+        left.for_each(|slot| w.slots.release(slot));
         Ok(())
     }
 

@@ -5,9 +5,12 @@ use chart::{Kind, SetMode, Source, To, Wait};
 use format::check::Repair;
 use format::vdi::create::{New, Preallocation, create};
 use format::vdi::{Image, Options};
+use io::copy::Progress;
 use io::file::{File, Options as Open};
+use io::watch::Onlooker;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use testkit::peer;
 use testkit::source::Memory;
 
@@ -138,6 +141,11 @@ fn changed(memory: &Arc<Memory>, numbers: &[(u64, u32)]) -> Arc<dyn Source> {
 
 const COUNT: u64 = 0x184;
 
+/// As an image is opened that is to be repaired.
+fn repairing() -> Options {
+    Options { writable: true, repair: true, ..Options::default() }
+}
+
 #[test]
 fn a_check_finds_what_is_wrong_and_a_repair_mends_it() {
     let read = |source: &Arc<dyn Source>| Image::open(Arc::clone(source), &Options::default()).map(Arc::new);
@@ -156,7 +164,7 @@ fn a_check_finds_what_is_wrong_and_a_repair_mends_it() {
         let report = read(&source).unwrap().check().unwrap();
         assert_eq!((report.corruptions, report.leaks), (corruptions, leaks), "{name}: {:?}", report.findings);
         let before = bytes(&read(&source).unwrap().disk("disk").unwrap());
-        let options = Options { writable: true, repair: true };
+        let options = repairing();
         let image = Image::open(Arc::clone(&source), &options).unwrap();
         if corruptions > 0 {
             assert_eq!(image.repair(Repair::Leaks).unwrap_err().kind(), Kind::Corrupt, "{name}");
@@ -175,12 +183,54 @@ fn a_check_finds_what_is_wrong_and_a_repair_mends_it() {
     }
 }
 
+/// Somebody ends a check at once, and a repair before this many blocks have been moved.
+fn impatient(moves: u64) -> Onlooker {
+    let cancel = Arc::new(AtomicBool::new(moves == 0));
+    let ends = Arc::clone(&cancel);
+    let tell =
+        move |at: Progress| ends.store(at.total == 4 << 12 && at.done == moves << 12, Ordering::Relaxed);
+    if moves == 0 { Onlooker::new(Arc::new(|_| ()), cancel) } else { Onlooker::new(Arc::new(tell), cancel) }
+}
+
+#[test]
+fn a_check_that_is_interrupted_ends_and_such_a_repair_has_not_happened() {
+    // Four blocks of the disk in one of the file; others that need moving come before and behind.
+    let wrong = [(entry(7), 1), (entry(8), 1), (entry(10), 1), (entry(11), 1)];
+    for moves in 0..4 {
+        let memory = small(&[5, 3, 9, 1]);
+        let source = changed(&memory, &wrong);
+        let before = memory.bytes();
+        let disk = |source: &Arc<dyn Source>| {
+            let read = Image::open(Arc::clone(source), &Options::default()).map(Arc::new).unwrap();
+            (read.check().unwrap(), bytes(&read.disk("disk").unwrap()))
+        };
+        let shown = disk(&source);
+        let options = Options { onlooker: impatient(moves), ..repairing() };
+        let image = Image::open(Arc::clone(&source), &options).map(Arc::new).unwrap();
+        if moves == 0 {
+            assert!(image.check().unwrap_err().to_string().contains("cancelled"));
+        }
+        assert!(image.repair(Repair::All).unwrap_err().to_string().contains("cancelled"), "{moves}");
+        // All but the modification UUID is as it was, also when it is closed.
+        for _ in 0..2 {
+            let after = memory.bytes();
+            assert!(after.len() == before.len() && after[512..] == before[512..], "{moves}");
+            assert_eq!(disk(&source), shown, "{moves}");
+            image.disk("disk").unwrap().close().unwrap();
+        }
+        drop(image);
+        Image::open(Arc::clone(&source), &repairing()).unwrap().repair(Repair::All).unwrap();
+        let mended = disk(&source);
+        assert!(mended.0.is_clean() && mended.1 == shown.1, "{moves}: {:?}", mended.0.findings);
+    }
+}
+
 #[test]
 fn an_image_that_contradicts_itself_is_read_and_not_written() {
     for numbers in [[(entry(9), 1)], [(entry(9), 40)], [(entry(9), 0xffff_fff0)]] {
         let source = changed(&small(&[5, 3, 9, 1]), &numbers);
         assert_eq!(image(&source).err().unwrap().kind(), Kind::Corrupt);
-        let image = Image::open(Arc::clone(&source), &Options { writable: true, repair: true }).map(Arc::new);
+        let image = Image::open(Arc::clone(&source), &repairing()).map(Arc::new);
         let disk = image.unwrap().disk("disk").unwrap();
         assert_eq!(disk.write_at(0, &[1], Wait::Allowed).unwrap_err().kind(), Kind::Corrupt);
         let mut block = [0; 4096];
@@ -195,8 +245,7 @@ fn a_file_that_is_cut_off_is_left_as_it_is() {
     let memory = small(&[5, 3, 9, 1]);
     memory.set_len((1 << 20) + (3 << 12)).unwrap();
     let source: Arc<dyn Source> = Arc::<Memory>::clone(&memory);
-    let image =
-        Image::open(Arc::clone(&source), &Options { writable: true, repair: true }).map(Arc::new).unwrap();
+    let image = Image::open(Arc::clone(&source), &repairing()).map(Arc::new).unwrap();
     assert_eq!(image.check().unwrap().corruptions, 1);
     let before = memory.bytes();
     assert_eq!(image.repair(Repair::All).unwrap_err().kind(), Kind::Corrupt);
@@ -368,7 +417,7 @@ fn use_all(bytes: Vec<u8>) {
             let _ = disk.read_at(at, &mut buf[..now], Wait::Allowed);
         }
     }
-    let options = Options { writable: true, repair: true };
+    let options = repairing();
     if let Ok(image) = Image::open(Arc::clone(&source), &options).map(Arc::new) {
         let _ = image.repair(Repair::All);
         let disk = image.disk("hostile").unwrap();

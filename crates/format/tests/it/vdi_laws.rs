@@ -34,7 +34,7 @@ impl Shape {
 }
 
 pub(super) fn image(source: &Arc<dyn Source>) -> Result<Arc<Image>> {
-    Image::open(Arc::clone(source), &Options { writable: true, repair: false }).map(Arc::new)
+    Image::open(Arc::clone(source), &Options { writable: true, ..Options::default() }).map(Arc::new)
 }
 
 impl Maker for Shape {

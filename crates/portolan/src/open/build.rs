@@ -165,7 +165,11 @@ impl Opening<'_> {
             return Err(Error::unsupported(what).in_path(source.name()));
         }
         Options::of(spec).finish(request.format)?;
-        let options = vdi::Options { writable: request.writable, repair: self.options.allow_corrupt };
+        let options = vdi::Options {
+            writable: request.writable,
+            repair: self.options.allow_corrupt,
+            onlooker: self.options.onlooker.clone(),
+        };
         vdi::Image::open(Arc::clone(source), &options)
     }
 
