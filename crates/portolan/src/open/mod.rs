@@ -1,7 +1,7 @@
 //! Opening: from a SPEC to a disk, with all that it stands on.
 //!
 //! One image file that is opened twice in one process is one disk (`table`): read-only users share it, a second
-//! writer is refused. Between processes QEMU's image locks say the same.
+//! writer is refused, and so is one beside a disk that stands on it. Between processes QEMU's image locks say the same.
 
 mod absent;
 mod build;
@@ -182,6 +182,8 @@ struct Opening<'a> {
     pass: crate::gate::Pass,
     /// What is being opened right now, from the top: to notice a loop.
     chain: Vec<(Option<Identity>, String)>,
+    /// The whole SPEC, where that leads to something inside of the image it begins with.
+    inside: Option<String>,
     /// Held throughout. Two threads that open two images which name each other must not wait for each other.
     table: table::Guard,
     /// Do not open what the image names. Of one that is only opened for what lies in it, everything is wanted.
@@ -195,7 +197,9 @@ impl<'a> Opening<'a> {
             return Err(Error::invalid(what).in_path(spec.location.to_string()));
         }
         let pass = options.gate.pass(&spec.location)?;
-        Ok(Opening { options, pass, chain: Vec::new(), table: table::lock(), alone: options.alone })
+        let is_inside = spec.steps.iter().any(|step| !matches!(step, Step::Version(_)));
+        let inside = is_inside.then(|| spec.to_string());
+        Ok(Opening { options, pass, chain: Vec::new(), inside, table: table::lock(), alone: options.alone })
     }
 
     /// The image for whoever asked. Who did not ask to write gets a disk that cannot, even where it is shared with a
@@ -259,8 +263,13 @@ impl<'a> Opening<'a> {
             version: version.clone(),
             alone: self.alone || self.options.allow_corrupt,
         });
+        let above = match named {
+            Named::ByUser => self.inside.clone(),
+            // The last is the image itself.
+            Named::ByImage => self.chain.iter().rev().nth(1).map(|(_, above)| above.clone()),
+        };
         if let Some(key) = &key {
-            if let Some(image) = self.table.find(key, writable)? {
+            if let Some(image) = self.table.find(key, writable, above.as_deref())? {
                 return Ok(image);
             }
             container.lock(self.options.unlocked, writable)?;
@@ -268,7 +277,7 @@ impl<'a> Opening<'a> {
         let request = build::Request { format, version, writable, guessed };
         let image = Arc::new(self.build(spec, container, &request)?);
         if let Some(key) = key {
-            self.table.add(key, writable, &image);
+            self.table.add(key, writable, above.as_deref(), &image);
         }
         Ok(image)
     }

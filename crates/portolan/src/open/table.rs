@@ -22,6 +22,8 @@ pub(super) struct Key {
 struct Entry {
     key: Key,
     writable: bool,
+    /// What has been opened last that stands on it.
+    above: Option<String>,
     image: Weak<Image>,
 }
 
@@ -34,25 +36,54 @@ pub(super) fn lock() -> Guard {
 }
 
 impl Table {
-    /// The image that is open already, for whoever wants to read it. A writer must be alone.
-    pub(super) fn find(&mut self, key: &Key, writable: bool) -> Result<Option<Arc<Image>>> {
+    /// The image that is open already, for whoever wants to read it. A writer must be alone, but for those who look at
+    /// the same disk; what stands on an image, which is `above` then, counts on its staying as it is. Who comes first
+    /// makes no difference to that.
+    pub(super) fn find(
+        &mut self,
+        key: &Key,
+        writable: bool,
+        above: Option<&str>,
+    ) -> Result<Option<Arc<Image>>> {
         self.0.retain(|e| e.image.strong_count() > 0);
         let mut found = None;
-        for entry in self.0.iter().filter(|e| e.key.identity == key.identity) {
+        for entry in self.0.iter_mut().filter(|e| e.key.identity == key.identity) {
             let Some(image) = entry.image.upgrade() else { continue };
-            if writable || (entry.writable && entry.key != *key) {
-                let how = if entry.writable { "for writing" } else { "for reading" };
-                let what = format!("is open {how} in this process already, as {}", entry.key.format);
+            let is_other = entry.key != *key || above.is_some();
+            if writable || (entry.writable && is_other) {
+                let what = entry.taken(writable, above);
                 return Err(Error::conflict(what).in_path(image.spec.location.to_string()));
             }
             if entry.key == *key {
+                entry.above = above.map(str::to_owned).or(entry.above.take());
                 found = Some(image);
             }
         }
         Ok(found)
     }
 
-    pub(super) fn add(&mut self, key: Key, writable: bool, image: &Arc<Image>) {
-        self.0.push(Entry { key, writable, image: Arc::downgrade(image) });
+    pub(super) fn add(&mut self, key: Key, writable: bool, above: Option<&str>, image: &Arc<Image>) {
+        let above = above.map(str::to_owned);
+        self.0.push(Entry { key, writable, above, image: Arc::downgrade(image) });
+    }
+}
+
+impl Entry {
+    /// Why nobody else gets it, for writing or for what is `above`.
+    fn taken(&self, writable: bool, above: Option<&str>) -> String {
+        // What stands on it only reads it.
+        let above = match (self.writable, writable) {
+            (false, true) => self.above.as_deref(),
+            (true, false) => above,
+            _ => None,
+        };
+        if let Some(above) = above {
+            return format!(
+                "cannot be written while {above} stands on it, which would change too: open it read-only, or put an \
+                 overlay over it"
+            );
+        }
+        let how = if self.writable { "for writing" } else { "for reading" };
+        format!("is open {how} in this process already, as {}", self.key.format)
     }
 }

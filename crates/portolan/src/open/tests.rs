@@ -129,6 +129,50 @@ fn one_file_is_one_disk_and_has_one_writer() {
     assert_eq!(kind(open(&window, &Options::default())), Kind::Conflict);
 }
 
+/// What a disk stands on stays as it is, whoever comes first.
+#[test]
+fn what_is_written_is_nothing_that_another_disk_stands_on() {
+    if !testkit::peer::require(&["qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.qemu_img("create -q -f qcow2 base.qcow2 1M");
+    dir.qemu_img("create -q -f qcow2 -F qcow2 -b base.qcow2 mid.qcow2");
+    dir.qemu_img("create -q -f qcow2 -F qcow2 -b mid.qcow2 top.qcow2");
+    let [base, mid, top] = ["base", "mid", "top"].map(|name| Spec::file(dir.path(&format!("{name}.qcow2"))));
+    let refused = |first: (&Spec, Options), second: (&Spec, Options)| {
+        let held = open(first.0, &first.1).unwrap();
+        let e = open(second.0, &second.1).err().expect("both are open");
+        drop(held);
+        assert_eq!(e.kind(), Kind::Conflict);
+        e.to_string()
+    };
+    for (below, above) in [(&base, &mid), (&mid, &top)] {
+        for reading in [Options::default(), writing()] {
+            let said = [
+                refused((below, writing()), (above, reading.clone())),
+                refused((above, reading), (below, writing())),
+            ];
+            for said in said {
+                let below = below.location.to_string();
+                let why = format!("{below}: cannot be written while {} stands on it", above.location);
+                assert!(said.contains(&why), "{said}");
+            }
+        }
+    }
+    // Who is below is only read by both.
+    let all = [(&base, Options::default()), (&top, writing()), (&mid, Options::default())];
+    let opened: Vec<_> = all.iter().map(|(spec, options)| open(spec, options).unwrap()).collect();
+    drop(opened);
+    // What lies in a disk stands on it too. (There is nothing in this one: it is refused before that is looked for.)
+    let path = dir.file("disk", &[0; 4096]);
+    let inside = Spec::parse(format!("{path}:/x")).unwrap();
+    let held = open(&raw(&path), &writing()).unwrap();
+    let e = open(&inside, &Options::default()).err().unwrap();
+    assert!(e.to_string().contains(&format!("cannot be written while {inside} stands on it")), "{e}");
+    drop(held);
+}
+
 #[test]
 fn of_many_threads_one_writes_and_all_that_read_share() {
     let dir = Dir::new();
