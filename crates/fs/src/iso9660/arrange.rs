@@ -1,9 +1,9 @@
 //! In what order things stand: directories as the path table has them, and the entries of each by their identifiers.
 
-use super::names::Naming;
-use super::number::{to_index, to_u32};
+use super::names::{KEY_MOST, Naming};
+use super::number::{to_index, to_u16, to_u32};
 use chart::{Error, Result};
-use io::tree::{Kind, NodeId, Tree};
+use io::tree::{Kind, MAX_NODES, NodeId, Tree};
 
 /// A directory, by its number in the path table less one.
 #[derive(Clone, Copy)]
@@ -46,8 +46,12 @@ impl Arrangement {
         };
         let (mut sorter, mut next) = (Sorter::default(), 0);
         while let Some(directory) = all.directories.get(to_index(next)).map(|directory| directory.node) {
-            sorter.sort(tree, naming, directory)?;
-            all.add(tree, next, &sorter);
+            if sorter.is_sorted(tree, naming, directory) {
+                all.add(tree, next, shown(tree, naming, directory).map(|(id, _)| (id, 0)));
+            } else {
+                sorter.sort(tree, naming, directory)?;
+                all.add(tree, next, sorter.keys.iter().map(|key| (NodeId(key.node), key.number)));
+            }
             next = next.saturating_add(1);
         }
         all.numbers.sort_unstable();
@@ -56,15 +60,14 @@ impl Arrangement {
         Ok(all)
     }
 
-    /// Takes over what is in the directory of this number, sorted.
-    fn add(&mut self, tree: &Tree, number: u32, sorted: &Sorter) {
+    /// Takes over what is in the directory of this number, sorted, and the numbers that tell them from each other.
+    fn add(&mut self, tree: &Tree, number: u32, sorted: impl Iterator<Item = (NodeId, u32)>) {
         let first = to_u32(self.entries.len());
         let before = self.directories.len();
-        for key in &sorted.keys {
-            let id = NodeId(key.node);
+        for (id, mark) in sorted {
             self.entries.push(id);
-            if key.number > 0 {
-                self.numbers.push((id, key.number));
+            if mark > 0 {
+                self.numbers.push((id, mark));
             }
             if tree.node(id).kind == Kind::Directory {
                 self.directories.push(Directory {
@@ -103,9 +106,14 @@ impl Arrangement {
     }
 }
 
-/// Whether a way of naming shows what is of this kind: Joliet knows only files and directories.
-fn shows(naming: Naming, kind: Kind) -> bool {
-    naming == Naming::Plain || matches!(kind, Kind::File | Kind::Directory)
+/// What a way of naming shows of a directory, in the order of their own names, and whether each is a directory.
+/// Joliet knows only files and directories.
+fn shown(tree: &Tree, naming: Naming, directory: NodeId) -> impl Iterator<Item = (NodeId, bool)> {
+    let kinds = tree.children(directory).map(|id| (id, tree.node(id).kind));
+    let all = naming == Naming::Plain;
+    kinds
+        .filter(move |(_, kind)| all || matches!(kind, Kind::File | Kind::Directory))
+        .map(|(id, kind)| (id, kind == Kind::Directory))
 }
 
 /// A node and where what it is sorted by lies.
@@ -113,28 +121,49 @@ fn shows(naming: Naming, kind: Kind) -> bool {
 struct Key {
     /// The first bytes of the key: mostly they decide.
     head: u64,
-    at: usize,
-    len: usize,
+    at: u32,
     node: u32,
     number: u32,
+    len: u16,
+}
+
+impl Key {
+    fn of<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes.get(to_index(self.at)..).and_then(|key| key.get(..self.len.into())).unwrap_or_default()
+    }
 }
 
 /// Sorts what is in one directory.
 #[derive(Default)]
 struct Sorter {
+    /// All keys, one behind the other: as many nodes as there may be have fewer than 4 GiB of them.
     bytes: Vec<u8>,
     keys: Vec<Key>,
 }
 
+const _: () = assert!(MAX_NODES <= 1 << 24 && KEY_MOST < 1 << 8);
+
 impl Sorter {
+    /// Whether what is in a directory stands in the order of its identifiers already, no two the same: mostly it
+    /// does, and then nothing is kept of it.
+    fn is_sorted(&mut self, tree: &Tree, naming: Naming, directory: NodeId) -> bool {
+        let (mut last, mut key) = (std::mem::take(&mut self.bytes), Vec::new());
+        last.clear();
+        let sorted = shown(tree, naming, directory).all(|(id, is_directory)| {
+            key.clear();
+            naming.key(tree.name(id), is_directory, 0, &mut key);
+            std::mem::swap(&mut last, &mut key);
+            key < last
+        });
+        self.bytes = last;
+        sorted
+    }
+
     fn sort(&mut self, tree: &Tree, naming: Naming, directory: NodeId) -> Result<()> {
         self.bytes.clear();
         self.keys.clear();
-        for id in tree.children(directory) {
-            let kind = tree.node(id).kind;
-            if shows(naming, kind) {
-                self.push(tree, naming, id, 0, kind == Kind::Directory);
-            }
+        for (id, is_directory) in shown(tree, naming, directory) {
+            self.push(tree, naming, id, 0, is_directory);
         }
         self.order();
         let mut twins = self.take_twins();
@@ -150,19 +179,19 @@ impl Sorter {
         let at = self.bytes.len();
         naming.key(tree.name(id), directory, number, &mut self.bytes);
         let key = self.bytes.get(at..).unwrap_or_default();
-        self.keys.push(Key { head: head(key), at, len: key.len(), node: id.0, number });
+        self.keys.push(Key { head: head(key), at: to_u32(at), len: to_u16(key.len()), node: id.0, number });
     }
 
     fn order(&mut self) {
         let bytes = &self.bytes;
-        let full = |key: &Key| bytes.get(key.at..key.at.saturating_add(key.len)).unwrap_or_default();
+        let full = |key: &Key| key.of(bytes);
         self.keys.sort_unstable_by(|a, b| {
             a.head.cmp(&b.head).then_with(|| full(a).cmp(full(b))).then_with(|| a.node.cmp(&b.node))
         });
     }
 
     fn full(&self, key: &Key) -> &[u8] {
-        self.bytes.get(key.at..key.at.saturating_add(key.len)).unwrap_or_default()
+        key.of(&self.bytes)
     }
 
     /// Takes out all that have the same key as one before them.

@@ -221,7 +221,7 @@ impl Directories {
             return Described { sector: sectors.empty, len: 0, date, flags };
         }
         let from = SECTION.saturating_mul(section.into());
-        let first = u64::from(sectors.files.sector(id)).saturating_add(from / SECTOR);
+        let first = u64::from(sectors.files.sector(subject.links.first(id))).saturating_add(from / SECTOR);
         let rest = node.len.saturating_sub(from);
         let flags = if rest > SECTION { MULTI_EXTENT } else { flags };
         Described { sector: to_u32(first), len: to_u32(rest.min(SECTION)), date, flags }

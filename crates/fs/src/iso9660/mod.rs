@@ -38,8 +38,8 @@ pub struct Options {
     pub date: Option<Time>,
     /// Whether names are told in UTF-16 too, for Windows and for 7-Zip.
     pub joliet: bool,
-    /// Whether it is told when each file was read last. Reading changes it, and with it the disk: two disks of one
-    /// directory are then not the same.
+    /// Whether it is told when each file was read last, if the walk has kept that. Reading changes it, and with it
+    /// the disk: two disks of one directory are then not the same.
     pub accessed: bool,
 }
 

@@ -13,6 +13,8 @@ const FILE_MOST: usize = 30;
 const EXTENSION_MOST: usize = 8;
 /// The most 16-bit units of a Joliet name: what Windows and Linux read, though the specification stops at 64.
 pub(super) const JOLIET_MOST: usize = 103;
+/// The most bytes that a name is sorted by: two for each unit of Joliet's.
+pub(super) const KEY_MOST: usize = 2 * JOLIET_MOST;
 /// The longest extension that a Joliet name keeps when it is cut.
 const JOLIET_EXTENSION_MOST: usize = 16;
 

@@ -18,6 +18,12 @@ pub(super) fn to_u32(n: impl TryInto<u32>) -> u32 {
     n.try_into().unwrap_or(u32::MAX)
 }
 
+/// A number that was found to fit into 16 bits, or else the largest.
+#[inline]
+pub(super) fn to_u16(n: impl TryInto<u16>) -> u16 {
+    n.try_into().unwrap_or(u16::MAX)
+}
+
 /// A number that was found to fit into a byte, or else the largest.
 #[inline]
 pub(super) fn to_u8(n: impl TryInto<u8>) -> u8 {

@@ -2,8 +2,8 @@
 
 use super::layout::{MAX_SECTORS, SECTOR};
 use super::links::Links;
-use super::number::{to_index, to_u32};
-use chart::{Error, Extent, Result, SourceId, Table};
+use super::number::to_u32;
+use chart::{Chart, Error, Extent, Result, Source, SourceId, Wait};
 use io::tree::{Files, Kind, NodeId, Tree};
 use std::sync::Arc;
 
@@ -11,78 +11,82 @@ use std::sync::Arc;
 /// that the disk is written to.
 const BLOCK: u64 = 4096;
 
-/// The first sector of every file.
+/// The source of all that is computed.
+const METADATA: SourceId = SourceId(0);
+/// The source of all files.
+const FILES: SourceId = SourceId(1);
+
+/// The chart of the disk: metadata, and behind it the files, each where its source has it.
+#[derive(Clone)]
 pub(super) struct Placement {
-    /// By node; 0 of what has no bytes.
-    sectors: Vec<u32>,
-    /// One behind the last sector of all.
-    pub(super) end: u64,
+    /// Every file at its place on the disk, and as long as that.
+    pub(super) files: Arc<Files>,
+    /// Where metadata begins, and one behind its end.
+    pub(super) metadata: [u64; 2],
 }
 
 impl Placement {
-    /// Lays out the files of a tree from a sector on: in the order of the tree, each name of a file at the place of
-    /// its first.
-    pub(super) fn of(tree: &Tree, links: &Links, first: u64) -> Result<Placement> {
-        let mut all = Placement { sectors: vec![0; tree.len()], end: first };
+    /// Lays out the files of a tree behind metadata, which is at these sectors: in the order of the tree, each name of
+    /// a file at the place of its first.
+    pub(super) fn of(tree: &Arc<Tree>, links: &Links, metadata: [u64; 2]) -> Result<Placement> {
+        let [_, mut end] = metadata;
+        let mut files = tree.files();
         for id in tree.nodes() {
             let node = tree.node(id);
-            if node.kind != Kind::File || node.len == 0 {
+            if node.kind != Kind::File || node.len == 0 || links.first(id) != id {
                 continue;
             }
-            let original = links.first(id);
-            let sector = if original == id { all.take(node.len) } else { all.sector(original).into() };
-            if let Some(place) = all.sectors.get_mut(to_index(id.0)) {
-                *place = to_u32(sector);
+            let start = if node.len < BLOCK { end } else { end.next_multiple_of(BLOCK / SECTOR) };
+            end = start.saturating_add(node.len.div_ceil(SECTOR));
+            // How many bytes too many there are is still to be counted.
+            if end < MAX_SECTORS {
+                files.file(start.saturating_mul(SECTOR), id)?;
             }
         }
         // Whole blocks, for those who read by them.
-        all.end = all.end.next_multiple_of(BLOCK / SECTOR);
-        if all.end >= MAX_SECTORS {
-            let tib = all.end.saturating_mul(SECTOR) >> 40;
+        end = end.next_multiple_of(BLOCK / SECTOR);
+        if end >= MAX_SECTORS {
+            let tib = end.saturating_mul(SECTOR) >> 40;
             let what = format!(
                 "this directory has {tib} TiB: ISO 9660 counts 2 KiB sectors in 32 bits, which is 8 TiB"
             );
             return Err(Error::unsupported(what));
         }
-        Ok(all)
+        let files = files.build(end.saturating_mul(SECTOR))?;
+        Ok(Placement { files, metadata: metadata.map(|sector| sector.saturating_mul(SECTOR)) })
     }
 
-    fn take(&mut self, len: u64) -> u64 {
-        let start = if len < BLOCK { self.end } else { self.end.next_multiple_of(BLOCK / SECTOR) };
-        self.end = start.saturating_add(len.div_ceil(SECTOR));
-        start
+    /// How many sectors the disk has.
+    pub(super) fn sectors(&self) -> u64 {
+        self.files.len() / SECTOR
     }
 
-    /// The first sector of a file; 0 of what has no bytes.
-    pub(super) fn sector(&self, id: NodeId) -> u32 {
-        self.sectors.get(to_index(id.0)).copied().unwrap_or(0)
-    }
-
-    /// The files as a source, each at its place; and the chart of the disk: metadata from `start` up to `end`, and
-    /// the files.
-    pub(super) fn chart(
-        &self,
-        tree: &Arc<Tree>,
-        links: &Links,
-        metadata: [u64; 2],
-    ) -> Result<(Table, Arc<Files>)> {
-        let [start, end] = metadata;
-        let (mut table, mut files) = (Table::builder(), tree.files());
-        table.push(Extent::raw(start, end.saturating_sub(start), METADATA, start))?;
-        for id in tree.nodes() {
-            let sector = self.sector(id);
-            if sector > 0 && links.first(id) == id {
-                let at = u64::from(sector).saturating_mul(SECTOR);
-                files.file(at, id)?;
-                table.push(Extent::raw(at, tree.node(id).len, FILES, at))?;
-            }
-        }
-        let len = self.end.saturating_mul(SECTOR);
-        Ok((table.finish(len)?, files.build(len)?))
+    /// The first sector of a file, by its first name; 0 of what has no bytes.
+    pub(super) fn sector(&self, first: NodeId) -> u32 {
+        self.files.start_of(first).map_or(0, |start| to_u32(start / SECTOR))
     }
 }
 
-/// The source of all that is computed.
-const METADATA: SourceId = SourceId(0);
-/// The source of all files.
-const FILES: SourceId = SourceId(1);
+impl Chart for Placement {
+    fn len(&self) -> u64 {
+        self.files.len()
+    }
+
+    fn extent_at(&self, at: u64, want: u64, _: Wait) -> Result<Extent> {
+        let ([start, end], len) = (self.metadata, self.files.len());
+        if at >= len {
+            return Err(Error::out_of_range(format!("byte {at} of a disk of {len}")));
+        }
+        let up_to = |end: u64| want.max(1).min(end.saturating_sub(at));
+        Ok(if at < start {
+            Extent::zero(at, up_to(start))
+        } else if at < end {
+            Extent::raw(at, up_to(end), METADATA, at)
+        } else {
+            match self.files.laid_at(at, want.max(1)) {
+                run if run.data => Extent::raw(at, run.len, FILES, at),
+                run => Extent::zero(at, run.len),
+            }
+        })
+    }
+}

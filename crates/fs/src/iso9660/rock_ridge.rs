@@ -40,7 +40,7 @@ impl Said<'_> {
         let times = [
             (TF_CREATION, born),
             (TF_MODIFY, Some(modified)),
-            (TF_ACCESS, Some(accessed).filter(|_| self.accessed)),
+            (TF_ACCESS, accessed.filter(|_| self.accessed)),
             (TF_ATTRIBUTES, Some(changed)),
         ];
         let told = || times.iter().filter_map(|&(flag, time)| Some((flag, time?)));

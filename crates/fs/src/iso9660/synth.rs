@@ -9,7 +9,7 @@ use super::number::{to_index, to_u64};
 use super::path_table::{Order, PathTable};
 use super::placement::Placement;
 use super::volume::{self, Volume};
-use chart::{Chart as _, Disk, Error, Geometry, Result, Source, Wait};
+use chart::{Disk, Error, Geometry, Result, Source, Wait};
 use io::generated::{Generated, Rule};
 use io::tree::{Time, Tree};
 use std::ops::Range;
@@ -67,17 +67,16 @@ pub(super) fn disk(tree: Arc<Tree>, options: &Options) -> Result<Arc<Disk>> {
     if end >= MAX_SECTORS {
         return Err(Error::unsupported("the directories alone are longer than ISO 9660 can count: 8 TiB"));
     }
-    let files = Placement::of(&tree, &links, end)?;
-    let bounds = [SYSTEM_AREA_SECTORS, end].map(|sector| sector.saturating_mul(SECTOR));
-    let (table, contents) = files.chart(&tree, &links, bounds)?;
+    let files = Placement::of(&tree, &links, [SYSTEM_AREA_SECTORS, end])?;
+    let (chart, contents) = (files.clone(), Arc::clone(&files.files));
     let date = options.date.unwrap_or_else(|| newest(&tree));
     let title = format!("{}: as ISO 9660", tree.root_path().display());
     let metadata =
         Metadata { links, plain, joliet, files, parts, accessed: options.accessed, name, date, tree };
-    let source = Generated::new(format!("directories of {title}"), table.len().min(bounds[1]), metadata);
+    let source = Generated::new(format!("directories of {title}"), chart.metadata[1], metadata);
     let source: Arc<dyn Source> = Arc::new(source);
     let geometry = Geometry { preferred: contents.limits().preferred, ..Geometry::default() };
-    Disk::builder(title, Arc::new(table)).source(source).source(contents).geometry(geometry).build()
+    Disk::builder(title, Arc::new(chart)).source(source).source(contents).geometry(geometry).build()
 }
 
 fn hierarchies(subject: Subject<'_>, joliet: bool) -> Result<(Hierarchy, Option<Hierarchy>)> {
@@ -172,7 +171,7 @@ impl Metadata {
         Volume {
             name: &self.name,
             date: self.date,
-            sectors: self.files.end,
+            sectors: self.files.sectors(),
             path_table_len: hierarchy.path_table.len,
             path_tables: [table(Order::Little), table(Order::Big)],
             root: hierarchy.directories.described(&self.tree, 0, &self.sectors(naming)),

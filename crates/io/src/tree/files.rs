@@ -3,15 +3,16 @@
 use super::descriptors::{Descriptors, Open};
 use super::node::{Kind, NodeId};
 use super::seal::{SEALED, Seal, Stamp};
+use super::starts::Starts;
 use super::{Tree, as_path, beneath};
 use chart::{
     Backing, Error, Family, Identity, Limits, Member, Remedy, Result, Run, Source, Wait, check_range,
 };
-use rustix::fs::{AtFlags, FileType, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::time::{ClockId, clock_gettime};
 use std::io::IoSliceMut;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use std::time::Duration;
 
 /// A file with no more bytes has no holes worth asking for.
 const NO_HOLES: u64 = 4096;
+
+/// Who finds no descriptor left waits for one: twice as long each time, and not again after this, half a second in all.
+const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 
 /// Files beneath a directory, as one source. Between them, and behind the last, it reads as zeros.
 ///
@@ -33,7 +37,7 @@ pub struct Files {
     root: Arc<OwnedFd>,
     len: u64,
     /// Where each begins, in order.
-    starts: Box<[u64]>,
+    starts: Starts,
     members: Members,
     open: Descriptors,
     identity: Identity,
@@ -60,7 +64,7 @@ impl Members {
             Members::Found { tree, nodes } => {
                 let record = tree.record(nodes[i]);
                 Seal {
-                    device: tree.devices[record.device as usize],
+                    device: tree.common(record).device,
                     inode: record.inode,
                     generation: record.born.known().map_or(0, Stamp::nanos),
                     len: record.len,
@@ -94,7 +98,7 @@ impl Members {
             Members::Told { list, .. } => list[i].seal.len > NO_HOLES,
             Members::Found { tree, nodes } => {
                 let record = tree.record(nodes[i]);
-                record.sparse && record.len > NO_HOLES
+                record.len > NO_HOLES && tree.common(record).sparse
             }
         }
     }
@@ -127,7 +131,7 @@ impl Files {
         self.members.push_path(index, &mut name);
         Member {
             name: as_path(&name).to_path_buf(),
-            start: self.starts[index],
+            start: self.starts.at(index),
             len: seal.len,
             identity: seal.identity(),
             modified: seal.modified,
@@ -135,16 +139,32 @@ impl Files {
         }
     }
 
+    /// Where the file begins that is this node of the tree, if it was laid out.
+    pub fn start_of(&self, id: NodeId) -> Option<u64> {
+        let Members::Found { nodes, .. } = &self.members else { return None };
+        nodes.binary_search(&id).ok().map(|i| self.starts.at(i))
+    }
+
+    /// Whether the byte at a position is a file's, and of how many behind it that is true as well: of at most
+    /// `want`. No file is asked. What is no file's is zero.
+    pub fn laid_at(&self, offset: u64, want: u64) -> Run {
+        match self.spot(offset) {
+            Spot::File { rest, .. } => Run { len: rest.min(want), data: true },
+            Spot::Gap(rest) => Run { len: rest.min(want), data: false },
+        }
+    }
+
     fn spot(&self, offset: u64) -> Spot {
-        let behind = self.starts.partition_point(|&start| start <= offset);
+        let behind = self.starts.up_to(offset);
         if let Some(index) = behind.checked_sub(1) {
-            let from = offset - self.starts[index];
+            let from = offset - self.starts.at(index);
             let len = self.members.len(index);
             if from < len {
                 return Spot::File { index, from, rest: len - from };
             }
         }
-        Spot::Gap(self.starts.get(behind).copied().unwrap_or(self.len) - offset)
+        let end = if behind < self.starts.len() { self.starts.at(behind) } else { self.len };
+        Spot::Gap(end.saturating_sub(offset))
     }
 
     fn path_of(&self, index: usize) -> PathBuf {
@@ -233,30 +253,49 @@ impl Files {
         Ok(was.difference(&now))
     }
 
-    /// Opens a file by its name, and finds that it is what it was.
+    /// Opens a file by its name, once it is known to be what it was: what else may be there now is not touched.
     fn open(&self, index: usize) -> Result<Arc<Open>> {
         let mut name = Vec::new();
         self.members.push_path(index, &mut name);
         let named = now();
-        let fd = match open_file(self.root.as_fd(), &name) {
-            Err(Errno::MFILE | Errno::NFILE) => {
-                self.open.clear();
-                open_file(self.root.as_fd(), &name)
-            }
-            done => done,
-        };
+        let there = self.with_descriptors(|| beneath::open(self.root.as_fd(), &name, OFlags::PATH));
+        let there = there.map_err(|e| self.unopened(index, e))?;
+        self.is_it(index, there.as_fd())?;
+        let fd = self.with_descriptors(|| open_again(there.as_fd(), self.root.as_fd(), &name));
         let fd = fd.map_err(|e| self.unopened(index, e))?;
-        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, SEALED);
-        let stat = stat.map_err(|e| self.unopened(index, e))?;
-        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
-            return Err(self.changed(index, NO_FILE));
-        }
-        if let Some(how) = self.members.seal(index).difference(&Seal::of(&stat)) {
-            return Err(self.changed(index, how));
-        }
+        self.is_it(index, fd.as_fd())?;
         let open = Arc::new(Open { fd, named, waits: AtomicBool::new(false) });
         self.open.keep(index as u32, &open);
         Ok(open)
+    }
+
+    /// Does what takes a descriptor. If there is none left, those that are only kept go first, and then others that
+    /// are reading have time to give theirs back.
+    fn with_descriptors<T>(&self, act: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match act() {
+                Err(Errno::MFILE | Errno::NFILE) if pause <= LONGEST_PAUSE => {
+                    self.open.clear();
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// An error if what a descriptor leads to is not the file that was found.
+    fn is_it(&self, index: usize, fd: BorrowedFd<'_>) -> Result<()> {
+        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, SEALED);
+        let stat = stat.map_err(|e| self.unopened(index, e))?;
+        match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::RegularFile => {}
+            FileType::Symlink => return Err(self.unopened(index, Errno::LOOP)),
+            _ => return Err(self.changed(index, "is no regular file any more")),
+        }
+        let how = self.members.seal(index).difference(&Seal::of(&stat));
+        how.map_or(Ok(()), |how| Err(self.changed(index, how)))
     }
 
     #[cold]
@@ -266,7 +305,6 @@ impl Files {
             Errno::LOOP | Errno::XDEV | Errno::NOTDIR => {
                 "is behind a symbolic link now, or where a directory was is none: that is not followed"
             }
-            Errno::NXIO | Errno::NODEV => NO_FILE,
             Errno::ACCESS | Errno::PERM => "may not be read",
             e => {
                 let error = Error::io("cannot be opened").caused_by(std::io::Error::from(e));
@@ -299,8 +337,6 @@ impl Files {
     }
 }
 
-const NO_FILE: &str = "is no regular file any more";
-
 /// How it is told that a file ended too soon.
 const ENDS: Errno = Errno::NODATA;
 
@@ -310,12 +346,19 @@ fn now() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn open_file(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    // Whatever it has become: no waiting for who writes into a pipe, no terminal to belong to.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
-    match beneath::open(root, path, flags | OFlags::NOATIME) {
+/// Opens for reading what a descriptor leads to, which was found to be a regular file.
+fn open_again(there: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    // No waiting for whoever holds a lease on it.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let itself = format!("/proc/self/fd/{}", there.as_raw_fd());
+    let open = |flags| match rustix::fs::open(&itself, flags, Mode::empty()) {
+        // Nothing is mounted there: by its name again, then.
+        Err(Errno::NOENT | Errno::NOTDIR) => beneath::open(root, path, flags | OFlags::NOFOLLOW),
+        done => done,
+    };
+    match open(flags | OFlags::NOATIME) {
         // Only the owner may leave the time of the last access as it is.
-        Err(Errno::PERM) => beneath::open(root, path, flags),
+        Err(Errno::PERM) => open(flags),
         done => done,
     }
 }
@@ -405,8 +448,8 @@ impl Family for Files {
     }
 
     fn member_at(&self, offset: u64) -> Option<Member> {
-        let behind = self.starts.partition_point(|&start| start <= offset);
-        let holds = behind.checked_sub(1).filter(|&i| offset - self.starts[i] < self.members.len(i));
+        let behind = self.starts.up_to(offset);
+        let holds = behind.checked_sub(1).filter(|&i| offset - self.starts.at(i) < self.members.len(i));
         let index = holds.or_else(|| (behind < self.starts.len()).then_some(behind))?;
         Some(self.member(index))
     }
@@ -437,17 +480,21 @@ impl FilesBuilder {
         self.end
     }
 
-    /// The next file: a node of the tree that it was [begun with](Tree::files), at a position that is not before the
-    /// end of the one before. A file without bytes takes no place.
+    /// The next file: a node of the tree that it was [begun with](Tree::files), behind the one before in the tree, at
+    /// a position that is not before that one's end. A file without bytes takes no place.
     pub fn file(&mut self, start: u64, id: NodeId) -> Result<()> {
-        let Members::Found { tree, .. } = &self.members else {
+        let Members::Found { tree, nodes } = &self.members else {
             return Err(Error::invalid("a node belongs to the files of its tree"));
         };
-        let record = tree.record(id);
-        if record.kind() != Kind::File {
+        if tree.kind(id) != Kind::File {
             return Err(Error::invalid("is no regular file").in_path(self.path.join(tree.path(id))));
         }
-        if self.place(start, record.len)?
+        if nodes.last().is_some_and(|&last| last >= id) {
+            return Err(
+                Error::invalid("comes before another in the tree").in_path(self.path.join(tree.path(id)))
+            );
+        }
+        if self.place(start, tree.record(id).len)?
             && let Members::Found { nodes, .. } = &mut self.members
         {
             nodes.push(id);
@@ -497,7 +544,7 @@ impl FilesBuilder {
             path: self.path,
             root: self.root,
             len,
-            starts: self.starts.into_boxed_slice(),
+            starts: Starts::of(self.starts),
             members: self.members,
             open: Descriptors::default(),
             identity: Identity::unique(),

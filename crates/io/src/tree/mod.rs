@@ -5,10 +5,12 @@
 //! `docs/directories.md` says exactly what that promises.
 
 mod beneath;
+mod blocks;
 mod descriptors;
 mod files;
 mod node;
 mod seal;
+mod starts;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -18,8 +20,9 @@ pub use node::{Kind, Node, NodeId, Time};
 
 use crate::watch::Watch;
 use chart::{Error, Result, ResultExt};
-use node::Record;
+use node::{Common, Listed, Record};
 use rustix::fs::{Mode, OFlags};
+use seal::Stamp;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -42,11 +45,13 @@ pub struct Options {
     pub skip_unreadable: bool,
     /// At most so many nodes.
     pub most_nodes: u32,
+    /// Keep when each node was read last.
+    pub accessed: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { one_file_system: false, skip_unreadable: false, most_nodes: MAX_NODES }
+        Options { one_file_system: false, skip_unreadable: false, most_nodes: MAX_NODES, accessed: false }
     }
 }
 
@@ -66,8 +71,12 @@ pub struct Tree {
     root: Arc<OwnedFd>,
     path: PathBuf,
     records: Vec<Record>,
+    /// By node, where that was asked for.
+    accessed: Vec<Stamp>,
+    commons: Vec<Common>,
+    /// In the order of the nodes.
+    listed: Vec<Listed>,
     names: Vec<u8>,
-    devices: Vec<u64>,
     skipped: Vec<Skipped>,
 }
 
@@ -116,9 +125,19 @@ impl Tree {
         &self.records[id.0 as usize]
     }
 
+    fn common(&self, record: &Record) -> &Common {
+        &self.commons[record.common as usize]
+    }
+
+    fn kind(&self, id: NodeId) -> Kind {
+        self.common(self.record(id)).kind()
+    }
+
     /// What a node is.
     pub fn node(&self, id: NodeId) -> Node {
-        self.record(id).node(&self.devices)
+        let record = self.record(id);
+        let accessed = self.accessed.get(id.0 as usize).map(|stamp| stamp.time());
+        Node { accessed, ..record.node(self.common(record)) }
     }
 
     /// What a node is called in its directory. The root has no name.
@@ -126,18 +145,31 @@ impl Tree {
         self.record(id).name(&self.names)
     }
 
+    /// The directory that a node is in; of the root, itself.
+    pub fn parent(&self, id: NodeId) -> NodeId {
+        let behind = self.listed.partition_point(|listed| listed.first <= id.0);
+        NodeId(behind.checked_sub(1).map_or(0, |i| self.listed[i].node))
+    }
+
     /// What is in a directory, sorted by the bytes of the names. Nothing is in what is none.
     pub fn children(
         &self,
         id: NodeId,
     ) -> impl ExactSizeIterator<Item = NodeId> + DoubleEndedIterator + use<> {
-        let range = self.record(id).children();
+        let range = match self.listed.binary_search_by_key(&id.0, |listed| listed.node) {
+            Ok(i) => {
+                let next = self.listed.get(i + 1).map_or(self.records.len() as u32, |next| next.first);
+                self.listed[i].first..next
+            }
+            Err(_) => 0..0,
+        };
         range.map(NodeId)
     }
 
     /// What a symbolic link says; nothing of what is none.
     pub fn target(&self, id: NodeId) -> &[u8] {
-        self.record(id).target(&self.names)
+        let record = self.record(id);
+        if self.common(record).kind() == Kind::Symlink { record.target(&self.names) } else { &[] }
     }
 
     /// The path of a node, relative to the root; empty for the root.
@@ -157,8 +189,19 @@ impl Tree {
         &self.skipped
     }
 
-    fn push_path(&self, id: NodeId, bytes: &mut Vec<u8>) {
-        node::push_path(&self.records, &self.names, id, bytes);
+    /// Adds the path of a node, relative to the root.
+    fn push_path(&self, mut id: NodeId, bytes: &mut Vec<u8>) {
+        let mut parts = Vec::new();
+        while id.0 != 0 {
+            parts.push(self.name(id));
+            id = self.parent(id);
+        }
+        for (i, part) in parts.into_iter().rev().enumerate() {
+            if i > 0 {
+                bytes.push(b'/');
+            }
+            bytes.extend(part);
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a tree is made of, packed.
 
 use super::seal::Stamp;
-use rustix::fs::{FileType, Statx};
-use std::ops::Range;
+use rustix::fs::{FileType, Statx, makedev};
+use std::collections::HashMap;
+use std::ffi::CStr;
 
 /// A node of a tree, by its place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,8 +56,8 @@ pub struct Node {
     pub modified: Time,
     /// When its content or its attributes changed last.
     pub changed: Time,
-    /// When it was read last.
-    pub accessed: Time,
+    /// When it was read last, where that was asked for.
+    pub accessed: Option<Time>,
     /// When it was made, where that is noted.
     pub born: Option<Time>,
     /// The device that its file system is on.
@@ -65,92 +66,33 @@ pub struct Node {
     pub inode: u64,
     /// Which device, of a device: major and minor.
     pub special: (u32, u32),
-    /// The directory it is in; of the root, itself.
-    pub parent: NodeId,
 }
 
-/// A node as it is kept.
-#[derive(Clone, Copy)]
-pub(super) struct Record {
+/// What many nodes have in common: each that there is is kept once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Common {
     mode: u16,
-    name_len: u16,
-    /// Whether fewer bytes are stored of it than it has, as far as its file system says.
+    /// Whether fewer bytes are stored of a file than it has, as far as its file system says.
     pub(super) sparse: bool,
     uid: u32,
     gid: u32,
     links: u32,
-    /// An index into the list of devices.
-    pub(super) device: u32,
-    pub(super) parent: u32,
-    name_at: u32,
-    /// Of a directory its first child, of a symbolic link where its target is among the names.
-    first: u32,
-    count: u32,
-    /// Of a device its numbers.
-    pub(super) len: u64,
-    pub(super) inode: u64,
-    pub(super) modified: Stamp,
-    pub(super) changed: Stamp,
-    accessed: Stamp,
-    pub(super) born: Stamp,
+    pub(super) device: u64,
 }
-
-const _: () = assert!(size_of::<Record>() == 88);
 
 const FORMAT_BITS: u16 = 0o170_000;
 
-impl Record {
-    /// What `stat` says, without a place in the tree.
-    pub(super) fn new(stat: &Statx, device: u32) -> Record {
-        let kind = FileType::from_raw_mode(stat.stx_mode.into());
-        let len = match kind {
-            FileType::RegularFile | FileType::Symlink => stat.stx_size,
-            FileType::CharacterDevice | FileType::BlockDevice => {
-                u64::from(stat.stx_rdev_major) << 32 | u64::from(stat.stx_rdev_minor)
-            }
-            _ => 0,
-        };
-        Record {
+impl Common {
+    pub(super) fn of(stat: &Statx) -> Common {
+        let file = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+        Common {
             mode: stat.stx_mode,
-            name_len: 0,
-            sparse: kind == FileType::RegularFile && stat.stx_blocks.saturating_mul(512) < stat.stx_size,
+            sparse: file && stat.stx_blocks.saturating_mul(512) < stat.stx_size,
             uid: stat.stx_uid,
             gid: stat.stx_gid,
             links: stat.stx_nlink,
-            device,
-            parent: 0,
-            name_at: 0,
-            first: 0,
-            count: 0,
-            len,
-            inode: stat.stx_ino,
-            modified: Stamp::of(stat.stx_mtime),
-            changed: Stamp::of(stat.stx_ctime),
-            accessed: Stamp::of(stat.stx_atime),
-            born: Stamp::birth(stat),
+            device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
         }
-    }
-
-    /// Gives it a name, which begins at `at` among the names.
-    pub(super) fn set_name(&mut self, at: usize, len: usize) {
-        (self.name_at, self.name_len) = (at as u32, len as u16);
-    }
-
-    /// Gives it what it holds: children from a node on, or a target that begins somewhere among the names.
-    pub(super) fn set_content(&mut self, first: usize, count: usize) {
-        (self.first, self.count) = (first as u32, count as u32);
-        if self.kind() == Kind::Symlink {
-            self.len = count as u64;
-        }
-    }
-
-    /// Moves it to where `names` is in front of its own, in the directory `parent`.
-    pub(super) fn settle(&mut self, names: usize, parent: u32) {
-        self.name_at += names as u32;
-        if self.kind() == Kind::Symlink {
-            self.first += names as u32;
-        }
-        self.parent = parent;
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -164,53 +106,126 @@ impl Record {
             _ => Kind::File,
         }
     }
+}
+
+/// All that nodes have in common, each by a small number.
+#[derive(Default)]
+pub(super) struct Commons {
+    list: Vec<Common>,
+    numbers: HashMap<Common, u32>,
+    /// Neighbours are alike, mostly.
+    last: Option<(Common, u32)>,
+}
+
+impl Commons {
+    pub(super) fn number(&mut self, common: Common) -> u32 {
+        if let Some((_, number)) = self.last.filter(|(known, _)| *known == common) {
+            return number;
+        }
+        let list = &mut self.list;
+        let number = *self.numbers.entry(common).or_insert_with(|| {
+            list.push(common);
+            list.len() as u32 - 1
+        });
+        self.last = Some((common, number));
+        number
+    }
+
+    pub(super) fn list(&self) -> &[Common] {
+        &self.list
+    }
+}
+
+/// A node as it is kept.
+#[derive(Clone, Copy)]
+pub(super) struct Record {
+    /// Where its name begins among the names. It ends with a zero; what a symbolic link says comes behind that.
+    pub(super) name_at: u32,
+    /// What it has in common with others, by its number.
+    pub(super) common: u32,
+    /// Of a device its numbers.
+    pub(super) len: u64,
+    pub(super) inode: u64,
+    pub(super) modified: Stamp,
+    pub(super) changed: Stamp,
+    pub(super) born: Stamp,
+}
+
+const _: () = assert!(size_of::<Record>() == 48);
+
+impl Record {
+    /// What `stat` says, without a name.
+    pub(super) fn new(stat: &Statx, common: u32) -> Record {
+        let len = match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::RegularFile | FileType::Symlink => stat.stx_size,
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                u64::from(stat.stx_rdev_major) << 32 | u64::from(stat.stx_rdev_minor)
+            }
+            _ => 0,
+        };
+        Record {
+            name_at: 0,
+            common,
+            len,
+            inode: stat.stx_ino,
+            modified: Stamp::of(stat.stx_mtime),
+            changed: Stamp::of(stat.stx_ctime),
+            born: Stamp::birth(stat),
+        }
+    }
+
+    /// A place in which no node is.
+    pub(super) fn nothing() -> Record {
+        let never = Stamp::new(0, 0);
+        Record {
+            name_at: 0,
+            common: u32::MAX,
+            len: 0,
+            inode: 0,
+            modified: never,
+            changed: never,
+            born: never,
+        }
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.common == u32::MAX
+    }
 
     pub(super) fn name<'n>(&self, names: &'n [u8]) -> &'n [u8] {
-        &names[self.name_at as usize..][..self.name_len.into()]
+        CStr::from_bytes_until_nul(&names[self.name_at as usize..]).map_or(&[], CStr::to_bytes)
     }
 
-    pub(super) fn children(&self) -> Range<u32> {
-        if self.kind() == Kind::Directory { self.first..self.first + self.count } else { 0..0 }
-    }
-
+    /// What it says, of a symbolic link.
     pub(super) fn target<'n>(&self, names: &'n [u8]) -> &'n [u8] {
-        if self.kind() == Kind::Symlink { &names[self.first as usize..][..self.count as usize] } else { &[] }
+        let at = self.name_at as usize + self.name(names).len() + 1;
+        &names[at..][..self.len as usize]
     }
 
-    pub(super) fn node(&self, devices: &[u64]) -> Node {
-        let kind = self.kind();
+    pub(super) fn node(&self, common: &Common) -> Node {
+        let kind = common.kind();
         let special = matches!(kind, Kind::CharacterDevice | Kind::BlockDevice);
         Node {
             kind,
-            mode: u32::from(self.mode & !FORMAT_BITS),
-            uid: self.uid,
-            gid: self.gid,
-            links: self.links,
+            mode: u32::from(common.mode & !FORMAT_BITS),
+            uid: common.uid,
+            gid: common.gid,
+            links: common.links,
             len: if special { 0 } else { self.len },
             modified: self.modified.time(),
             changed: self.changed.time(),
-            accessed: self.accessed.time(),
+            accessed: None,
             born: self.born.known().map(Stamp::time),
-            device: devices[self.device as usize],
+            device: common.device,
             inode: self.inode,
             special: if special { ((self.len >> 32) as u32, self.len as u32) } else { (0, 0) },
-            parent: NodeId(self.parent),
         }
     }
 }
 
-/// Adds the path of a node, relative to the root.
-pub(super) fn push_path(records: &[Record], names: &[u8], mut id: NodeId, bytes: &mut Vec<u8>) {
-    let mut parts = Vec::new();
-    while id.0 != 0 {
-        let record = &records[id.0 as usize];
-        parts.push(record.name(names));
-        id = NodeId(record.parent);
-    }
-    for (i, part) in parts.into_iter().rev().enumerate() {
-        if i > 0 {
-            bytes.push(b'/');
-        }
-        bytes.extend(part);
-    }
+/// A directory that was listed, and the first node in it: the next one's first is behind its last.
+#[derive(Clone, Copy)]
+pub(super) struct Listed {
+    pub(super) node: u32,
+    pub(super) first: u32,
 }

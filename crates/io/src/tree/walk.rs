@@ -1,16 +1,16 @@
 //! The walk: level by level, each directory opened beneath the root, listed, and its names looked at in the order of
 //! their inodes.
 
-use super::node::{self, Kind, NodeId, Record};
+use super::blocks::Blocks;
+use super::node::{Common, Commons, Kind, Listed, NodeId, Record};
+use super::seal::Stamp;
 use super::{MAX_DEPTH, MAX_NAME_BYTES, Options, Skipped, Tree, as_path, beneath};
 use crate::watch::Watch;
 use chart::{Error, Result};
-use rustix::fs::{Access, AtFlags, OFlags, RawDir, Statx, StatxFlags, makedev};
+use rustix::fs::{Access, AtFlags, OFlags, RawDir, Statx, StatxFlags};
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,13 +36,15 @@ const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 pub(super) fn walk(root: OwnedFd, path: &Path, options: &Options, watch: Watch<'_>) -> Result<Tree> {
     let fails = |e: Errno| Error::from(std::io::Error::from(e)).in_path(path);
     let stat = rustix::fs::statx(&root, c"", AtFlags::EMPTY_PATH, WANTED).map_err(fails)?;
-    let mut devices = Devices::default();
+    let mut commons = Commons::default();
     let mut tree = Tree {
         root: Arc::new(root),
         path: path.to_path_buf(),
-        records: vec![Record::new(&stat, devices.index(&stat))],
-        names: Vec::new(),
-        devices: Vec::new(),
+        records: vec![Record::new(&stat, commons.number(Common::of(&stat)))],
+        accessed: if options.accessed { vec![Stamp::of(stat.stx_atime)] } else { Vec::new() },
+        commons: commons.list().to_vec(),
+        listed: Vec::new(),
+        names: vec![0],
         skipped: Vec::new(),
     };
     let nodes = AtomicU64::new(1);
@@ -59,22 +61,24 @@ pub(super) fn walk(root: OwnedFd, path: &Path, options: &Options, watch: Watch<'
         watch.go_on()?;
         let batches = list_all(&tree, options, &enter, &nodes)?;
         let first = tree.records.len() as u32;
-        merge(&mut tree, &mut devices, batches)?;
+        merge(&mut tree, &mut commons, batches)?;
+        tree.commons.extend_from_slice(&commons.list()[tree.commons.len()..]);
         level = first..tree.records.len() as u32;
     }
     if !options.skip_unreadable {
         refuse(&tree)?;
     }
     tree.records.shrink_to_fit();
+    tree.accessed.shrink_to_fit();
+    tree.commons.shrink_to_fit();
+    tree.listed.shrink_to_fit();
     tree.names.shrink_to_fit();
-    tree.devices = devices.list;
     Ok(tree)
 }
 
 fn enters(tree: &Tree, options: &Options, id: u32) -> bool {
-    let record = &tree.records[id as usize];
-    // Indices of devices are comparable: the root's is 0.
-    record.kind() == Kind::Directory && (!options.one_file_system || record.device == 0)
+    let device = |id| tree.common(tree.record(NodeId(id))).device;
+    tree.kind(NodeId(id)) == Kind::Directory && (!options.one_file_system || device(id) == device(0))
 }
 
 /// An error that names what could not be read.
@@ -91,35 +95,15 @@ fn refuse(tree: &Tree) -> Result<()> {
     })
 }
 
-/// The devices that were met, each by a small number.
-#[derive(Default)]
-struct Devices {
-    list: Vec<u64>,
-    known: HashMap<u64, u32>,
-}
-
-impl Devices {
-    fn index(&mut self, stat: &Statx) -> u32 {
-        self.number(makedev(stat.stx_dev_major, stat.stx_dev_minor))
-    }
-
-    fn number(&mut self, device: u64) -> u32 {
-        let list = &mut self.list;
-        *self.known.entry(device).or_insert_with(|| {
-            list.push(device);
-            list.len() as u32 - 1
-        })
-    }
-}
-
 /// What one thread found in some directories of a level.
 #[derive(Default)]
 struct Batch {
-    records: Vec<Record>,
+    records: Blocks<Record>,
+    accessed: Blocks<Stamp>,
     names: Vec<u8>,
-    devices: Devices,
-    /// Each directory, and its part of the records.
-    lists: Vec<(u32, Range<usize>)>,
+    commons: Commons,
+    /// Each directory, and how many of the records are its.
+    lists: Vec<(u32, usize)>,
     skipped: Vec<Skipped>,
 }
 
@@ -152,43 +136,46 @@ fn list_all(tree: &Tree, options: &Options, enter: &[u32], nodes: &AtomicU64) ->
 }
 
 /// Puts what was found in a level behind what was known, in the order of its directories.
-fn merge(tree: &mut Tree, devices: &mut Devices, batches: Vec<Batch>) -> Result<()> {
-    let mut lists: Vec<_> = Vec::new();
-    for (i, batch) in batches.iter().enumerate() {
-        lists.extend(batch.lists.iter().map(|(id, range)| (*id, i, range.clone())));
+fn merge(tree: &mut Tree, commons: &mut Commons, batches: Vec<Batch>) -> Result<()> {
+    let mut lists: Vec<(u32, usize, usize)> = Vec::new();
+    let (mut sources, before) = (Vec::new(), tree.skipped.len());
+    for (i, batch) in batches.into_iter().enumerate() {
+        if tree.names.len() + batch.names.len() > MAX_NAME_BYTES as usize {
+            return Err(too_many_names(&tree.path));
+        }
+        lists.extend(batch.lists.iter().map(|&(id, count)| (id, i, count)));
+        let numbers: Vec<u32> = batch.commons.list().iter().map(|&common| commons.number(common)).collect();
+        let base = tree.names.len() as u32;
+        tree.names.extend_from_slice(&batch.names);
+        tree.skipped.extend(batch.skipped);
+        // What is taken out of them, a block at a time, is kept no longer.
+        sources.push((batch.records.into_iter(), batch.accessed.into_iter(), numbers, base));
     }
     lists.sort_unstable_by_key(|&(id, ..)| id);
-    let mut bases = Vec::new();
-    for batch in &batches {
-        bases.push(tree.names.len());
-        if tree.names.len() + batch.names.len() > MAX_NAME_BYTES as usize {
-            let what = format!("more than {MAX_NAME_BYTES} bytes of names");
-            return Err(Error::unsupported(what).in_path(&tree.path));
-        }
-        tree.names.extend_from_slice(&batch.names);
-    }
-    for (id, i, range) in lists {
-        let (batch, base) = (&batches[i], bases[i]);
-        let first = tree.records.len();
-        tree.records[id as usize].set_content(first, range.len());
-        for record in &batch.records[range] {
-            let mut record = *record;
-            record.settle(base, id);
-            record.device = devices.number(batch.devices.list[record.device as usize]);
-            tree.records.push(record);
+    for (id, i, count) in lists {
+        let (records, accessed, numbers, base) = &mut sources[i];
+        tree.listed.push(Listed { node: id, first: tree.records.len() as u32 });
+        for _ in 0..count {
+            let (record, accessed) = (records.next(), accessed.next());
+            let Some(record) = record.filter(|record| !record.is_nothing()) else { continue };
+            let common = numbers[record.common as usize];
+            tree.records.push(Record { name_at: record.name_at + *base, common, ..record });
+            tree.accessed.extend(accessed);
         }
     }
-    let before = tree.skipped.len();
-    tree.skipped.extend(batches.into_iter().flat_map(|batch| batch.skipped));
     tree.skipped[before..].sort_by(|a, b| a.path.cmp(&b.path));
     Ok(())
 }
 
-/// A name in a directory: where it lies in the scratch space, how long it is, and its inode.
+fn too_many_names(path: &Path) -> Error {
+    Error::unsupported(format!("more than {MAX_NAME_BYTES} bytes of names")).in_path(path)
+}
+
+/// A name in a directory: where it lies in the scratch space, how long it is with the zero at its end, and its inode.
 #[derive(Clone, Copy)]
 struct Entry {
-    at: usize,
-    len: usize,
+    at: u32,
+    len: u32,
     inode: u64,
 }
 
@@ -204,8 +191,12 @@ struct Scout<'t> {
     buffer: Vec<MaybeUninit<u8>>,
     /// The names in a directory, each with a zero at its end.
     scratch: Vec<u8>,
+    /// Sorted by their names.
     entries: Vec<Entry>,
-    found: Vec<(Entry, Record)>,
+    /// In which order they are looked at.
+    order: Vec<u32>,
+    /// Where the symbolic links among them lead, by the place of each among the entries.
+    targets: Vec<(u32, Vec<u8>)>,
 }
 
 impl<'t> Scout<'t> {
@@ -220,36 +211,55 @@ impl<'t> Scout<'t> {
             buffer: vec![MaybeUninit::uninit(); LISTED_BYTES],
             scratch: Vec::new(),
             entries: Vec::new(),
-            found: Vec::new(),
+            order: Vec::new(),
+            targets: Vec::new(),
         }
     }
 
     /// Lists one directory.
     fn list(&mut self, id: u32) -> Result<()> {
         self.path.clear();
-        node::push_path(&self.tree.records, &self.tree.names, NodeId(id), &mut self.path);
+        self.tree.push_path(NodeId(id), &mut self.path);
+        self.entries.clear();
         let start = self.batch.records.len();
         match self.look_into() {
             Ok(()) => {}
             // It is gone: nothing is in it.
-            Err(Stop::Unreadable(Errno::NOENT)) => self.found.clear(),
+            Err(Stop::Unreadable(Errno::NOENT)) => self.entries.clear(),
             Err(Stop::Unreadable(e)) if id == 0 => return Err(unreadable(e).in_path(&self.tree.path)),
             Err(Stop::Unreadable(e)) => {
-                self.found.clear();
+                self.entries.clear();
                 self.skip(b"", unreadable(e));
             }
             Err(Stop::Limit(e)) => return Err(e),
         }
-        let (scratch, batch) = (&self.scratch, &mut self.batch);
-        let name = |entry: &Entry| &scratch[entry.at..][..entry.len];
-        self.found.sort_unstable_by(|(a, _), (b, _)| name(a).cmp(name(b)));
-        for (entry, record) in self.found.drain(..) {
-            let mut record = record;
-            record.set_name(batch.names.len(), entry.len);
-            batch.names.extend_from_slice(name(&entry));
-            batch.records.push(record);
+        self.name_records(start)?;
+        self.batch.lists.push((id, self.entries.len()));
+        Ok(())
+    }
+
+    /// Gives the records from `start` on, one for each entry, their names.
+    fn name_records(&mut self, start: usize) -> Result<()> {
+        let batch = &mut self.batch;
+        self.targets.sort_unstable_by_key(|&(i, _)| i);
+        let mut targets = self.targets.drain(..).peekable();
+        for (i, entry) in self.entries.iter().enumerate() {
+            let record = batch.records.at(start + i);
+            let target = targets.next_if(|&(link, _)| link as usize == i);
+            if record.is_nothing() {
+                continue;
+            }
+            record.name_at = batch.names.len() as u32;
+            batch.names.extend_from_slice(name_at(&self.scratch, entry));
+            if let Some((_, target)) = target {
+                record.len = target.len() as u64;
+                batch.names.extend_from_slice(&target);
+                batch.names.push(0);
+            }
+            if batch.names.len() > MAX_NAME_BYTES as usize {
+                return Err(too_many_names(&self.tree.path));
+            }
         }
-        batch.lists.push((id, start..batch.records.len()));
         Ok(())
     }
 
@@ -261,17 +271,27 @@ impl<'t> Scout<'t> {
             let what = format!("more than {} files and directories", self.options.most_nodes);
             return Err(Stop::Limit(Error::unsupported(what).in_path(&self.tree.path)));
         }
+        let (scratch, entries) = (&self.scratch, &mut self.entries);
+        entries.sort_unstable_by(|a, b| name_at(scratch, a).cmp(name_at(scratch, b)));
         // Inodes lie near each other on the disk where their numbers do.
-        self.entries.sort_unstable_by_key(|entry| entry.inode);
-        for i in 0..self.entries.len() {
-            self.look_at(fd.as_fd(), self.entries[i])?;
+        self.order.clear();
+        self.order.extend(0..entries.len() as u32);
+        self.order.sort_unstable_by_key(|&i| entries[i as usize].inode);
+        let start = self.batch.records.len();
+        for _ in 0..self.entries.len() {
+            self.batch.records.push(Record::nothing());
+            if self.options.accessed {
+                self.batch.accessed.push(Stamp::new(0, 0));
+            }
+        }
+        for i in 0..self.order.len() {
+            self.look_at(fd.as_fd(), self.order[i], start);
         }
         Ok(())
     }
 
     /// Reads the names in a directory into the scratch space.
     fn read_names(&mut self, fd: BorrowedFd<'_>) -> Result<(), Stop> {
-        self.entries.clear();
         self.scratch.clear();
         let mut list = RawDir::new(fd, &mut self.buffer);
         while let Some(entry) = list.next() {
@@ -286,38 +306,39 @@ impl<'t> Scout<'t> {
             if self.entries.len() as u64 >= self.options.most_nodes.into() {
                 break;
             }
-            let (at, len) = (self.scratch.len(), name.len() - 1);
+            if self.scratch.len() + name.len() > MAX_NAME_BYTES as usize {
+                return Err(Stop::Limit(too_many_names(&self.tree.path)));
+            }
+            let (at, len) = (self.scratch.len() as u32, name.len() as u32);
             self.entries.push(Entry { at, len, inode: entry.ino() });
             self.scratch.extend_from_slice(name);
         }
         Ok(())
     }
 
-    /// Looks at one name in a directory.
-    fn look_at(&mut self, fd: BorrowedFd<'_>, entry: Entry) -> Result<(), Stop> {
-        let bytes = &self.scratch[entry.at..=entry.at + entry.len];
-        let Ok(name) = CStr::from_bytes_with_nul(bytes) else { return Ok(()) };
+    /// Looks at one entry of a directory, whose records begin at `start`.
+    fn look_at(&mut self, fd: BorrowedFd<'_>, i: u32, start: usize) {
+        let bytes = name_at(&self.scratch, &self.entries[i as usize]);
+        let Ok(name) = CStr::from_bytes_with_nul(bytes) else { return };
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let stat = match rustix::fs::statx(fd, name, flags, WANTED) {
             Ok(stat) => stat,
             // It is gone.
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return,
             Err(e) => {
                 let name = name.to_bytes().to_vec();
                 self.skip(&name, unreadable(e));
-                return Ok(());
+                return;
             }
         };
-        let device = self.batch.devices.index(&stat);
-        let mut record = Record::new(&stat, device);
-        let refused = match record.kind() {
+        let common = Common::of(&stat);
+        let refused = match common.kind() {
             Kind::Symlink => match rustix::fs::readlinkat(fd, name, Vec::new()) {
                 Ok(target) => {
-                    record.set_content(self.batch.names.len(), target.as_bytes().len());
-                    self.batch.names.extend_from_slice(target.as_bytes());
+                    self.targets.push((i, target.into_bytes()));
                     None
                 }
-                Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
+                Err(Errno::NOENT | Errno::INVAL) => return,
                 Err(e) => Some(e),
             },
             Kind::File if !self.root => may_read(fd, name, &stat).err(),
@@ -326,10 +347,13 @@ impl<'t> Scout<'t> {
         if let Some(e) = refused {
             let name = name.to_bytes().to_vec();
             self.skip(&name, unreadable(e));
-            return Ok(());
+            return;
         }
-        self.found.push((entry, record));
-        Ok(())
+        let at = start + i as usize;
+        *self.batch.records.at(at) = Record::new(&stat, self.batch.commons.number(common));
+        if self.options.accessed {
+            *self.batch.accessed.at(at) = Stamp::of(stat.stx_atime);
+        }
     }
 
     /// Notes that something in the directory at hand, or it itself, cannot be read.
@@ -338,6 +362,11 @@ impl<'t> Scout<'t> {
         let path = if name.is_empty() { as_path(&self.path).to_path_buf() } else { path };
         self.batch.skipped.push(Skipped { path, error });
     }
+}
+
+/// A name in the scratch space, with the zero at its end.
+fn name_at<'s>(scratch: &'s [u8], entry: &Entry) -> &'s [u8] {
+    &scratch[entry.at as usize..][..entry.len as usize]
 }
 
 /// Why listing a directory ends.

@@ -48,7 +48,8 @@ impl Dir {
     }
 
     pub(super) fn disk(&self, options: &Options) -> Arc<Disk> {
-        let tree = Tree::of(self.path(), &io::tree::Options::default()).unwrap();
+        let walk = io::tree::Options { accessed: options.accessed, ..io::tree::Options::default() };
+        let tree = Tree::of(self.path(), &walk).unwrap();
         synth(Arc::new(tree), options).unwrap()
     }
 

@@ -313,13 +313,14 @@ fn files_that_were_told_are_those_that_were_found() {
 #[test]
 fn files_do_not_overlap() {
     let dir = Dir::new();
-    dir.file("a", &[1; 100]);
+    ["a", "b", "c"].iter().for_each(|name| dir.file(name, &[1; 100]));
     let tree = dir.tree();
     let mut files = tree.files();
     files.file(10, NodeId(1)).unwrap();
-    assert_eq!(files.file(109, NodeId(1)).unwrap_err().kind(), Fault::Invalid);
-    files.file(110, NodeId(1)).unwrap();
-    assert_eq!(files.file(u64::MAX - 50, NodeId(1)).unwrap_err().kind(), Fault::Invalid);
+    assert_eq!(files.file(109, NodeId(2)).unwrap_err().kind(), Fault::Invalid);
+    files.file(110, NodeId(2)).unwrap();
+    assert_eq!(files.file(300, NodeId(1)).unwrap_err().kind(), Fault::Invalid);
+    assert_eq!(files.file(u64::MAX - 50, NodeId(3)).unwrap_err().kind(), Fault::Invalid);
     assert_eq!(files.build(209).err().unwrap().kind(), Fault::OutOfRange);
 }
 
