@@ -16,9 +16,11 @@
 pub mod ext4;
 mod filesystem;
 pub mod iso9660;
+mod mark;
 mod open;
 pub mod partition;
 pub mod path;
 
 pub use filesystem::{Attribute, Entry, FileSystem, Inode, Kind, Stat, Time};
+pub use mark::mark;
 pub use open::open;

@@ -51,22 +51,27 @@ impl Args {
 fn partitions(out: &mut Out, table: &Partitions) -> anyhow::Result<()> {
     writeln!(out, "{}, {}, sectors of {} bytes", table.scheme, table.id, table.sector_size)?;
     let kind = |p: &Partition| p.type_name.map_or_else(|| p.type_id.clone(), str::to_owned);
-    let width = table.partitions.iter().map(|p| kind(p).chars().count()).max().unwrap_or(0).max("TYPE".len());
+    let held = |p: &Partition| p.file_system.unwrap_or(if p.unreadable.is_some() { "?" } else { "" });
+    let widest = |title: &str, of: &dyn Fn(&Partition) -> usize| {
+        table.partitions.iter().map(of).max().unwrap_or(0).max(title.len())
+    };
+    let width = widest("TYPE", &|p| kind(p).chars().count());
+    let files = widest("FILES", &|p| held(p).len());
     writeln!(
         out,
-        "{:>5}  {:>15}  {:>10}  BOOT  {:<width$}  FILES  LABEL / NAME",
-        "#", "START", "SIZE", "TYPE"
+        "{:>5}  {:>15}  {:>10}  BOOT  {:<width$}  {:<files$}  LABEL / NAME",
+        "#", "START", "SIZE", "TYPE", "FILES"
     )?;
     for p in &table.partitions {
         let names: Vec<_> = [&p.label, &p.name].into_iter().flatten().map(|name| plain(name)).collect();
         let line = format!(
-            "{:>5}  {:>15}  {:>10}  {:<4}  {:<width$}  {:<5}  {}",
+            "{:>5}  {:>15}  {:>10}  {:<4}  {:<width$}  {:<files$}  {}",
             format!("#{}", p.number),
             p.start,
             show(p.size),
             if p.bootable { "*" } else { "" },
             kind(p),
-            p.file_system.unwrap_or(if p.unreadable.is_some() { "?" } else { "" }),
+            held(p),
             names.join(" / ")
         );
         writeln!(out, "{}", line.trim_end())?;

@@ -55,7 +55,7 @@ pub struct Partition {
     pub uuid: Option<String>,
     /// Whether it is marked as the one to boot.
     pub bootable: bool,
-    /// The file system in it, where that is known here.
+    /// The file system in it, or what else bears a mark: not all of them are read here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_system: Option<&'static str>,
     /// What that calls itself.
@@ -85,12 +85,13 @@ pub fn partitions(opened: &Opened) -> Result<Option<Partitions>> {
             unreadable: None,
         };
         if !found.kind.is_extended() {
-            match found.disk(&opened.disk, false).and_then(|disk| fs::open(&disk)) {
-                Ok(Some(there)) => {
+            let held = |disk| Ok((fs::open(&disk)?, fs::mark(&disk)?));
+            match found.disk(&opened.disk, false).and_then(held) {
+                Ok((Some(there), _)) => {
                     row.file_system = Some(there.kind());
                     row.label = Some(there.label()).filter(|label| !label.is_empty());
                 }
-                Ok(None) => {}
+                Ok((None, mark)) => row.file_system = mark,
                 Err(e) => row.unreadable = Some(e.to_string()),
             }
         }

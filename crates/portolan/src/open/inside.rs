@@ -191,7 +191,13 @@ fn node_in(image: &Arc<Image>, path: &Path) -> Result<Node> {
             let what = "is a directory of this machine: what is in it has its own path there";
             Err(Error::invalid(what).in_path(named()))
         }
-        _ => Err(Error::unsupported("no file system that is known here").in_path(named())),
+        _ => Err(Error::unsupported(match fs::mark(&image.disk)? {
+            Some(mark) => {
+                format!("holds {mark}, which is not read here: of file systems, ext2, ext3 and ext4 are")
+            }
+            None => "no file system that is known here".to_owned(),
+        })
+        .in_path(named())),
     }
 }
 

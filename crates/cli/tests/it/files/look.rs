@@ -30,6 +30,32 @@ fn partitions_are_those_of_sfdisk() {
 }
 
 #[test]
+fn what_is_not_read_is_told_by_its_name() {
+    if !testkit::peer::require(&["sfdisk", "mkfs.xfs", "mkswap"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let sparse = |name: &str, mib: u64| {
+        std::fs::File::create(dir.join(name)).unwrap().set_len(mib << 20).unwrap();
+    };
+    for (name, mib) in [("disk", 340), ("xfs", 320), ("swap", 10)] {
+        sparse(name, mib);
+    }
+    std::fs::write(dir.join("script"), "label: dos\nsize=320M\nsize=10M,type=82\nsize=1M\n").unwrap();
+    dir.tool("sh", "-c|sfdisk -q disk < script && mkfs.xfs -q xfs && mkswap -q swap");
+    for (name, at) in [("xfs", 1), ("swap", 321)] {
+        dir.tool("dd", &format!("if={name} of=disk bs=1M seek={at} conv=notrunc,sparse status=none"));
+    }
+    let told = dir.ok("ls --json disk").json();
+    let held = [0, 1, 2].map(|i| told["partitions"][i]["file-system"].as_str().unwrap_or("none").to_owned());
+    assert_eq!(held, ["xfs", "swap", "none"]);
+    for command in ["ls disk#1", "ls xfs", "cat xfs:/etc/fstab", "extract -o out disk#1"] {
+        dir.fails(command, &["holds xfs, which is not read here", "ext4"]);
+    }
+    dir.fails("ls disk#3", &["no file system that is known here"]);
+}
+
+#[test]
 fn files_are_those_of_the_kernel() {
     if !able() {
         return;
