@@ -7,10 +7,10 @@ use crate::progress::Bar;
 use io::replace::Replacement;
 use portolan::listing::{Kind, Row, rows};
 use portolan::size::show;
-use portolan::{Image, Spec, Watch, charting, open, picture};
+use portolan::{Image, Location, Spec, Watch, charting, open, picture};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Show where every range of a disk really lives
 ///
@@ -21,6 +21,7 @@ use std::path::PathBuf;
 #[command(after_help = "Kinds:\n  \
     raw         stored as they are\n  \
     compressed  in an encoded run\n  \
+    computed    made up when it is read: what lies around the files of a directory\n  \
     zero        the image says that they are zeros\n  \
     sparse      mapped to a range of a file where nothing is stored: zeros\n  \
     hole        held by no layer: zeros\n\n\
@@ -28,9 +29,10 @@ use std::path::PathBuf;
     portolan chart disk.qcow2\n  \
     portolan chart --svg disk.svg disk.qcow2\n  \
     portolan chart -o disk.chart disk.qcow2 && portolan compare disk.chart disk.qcow2\n  \
+    portolan chart -o photos.chart photos/\n  \
     portolan chart --json disk.qcow2 | jq '.[] | select(.data)'")]
 pub(crate) struct Args {
-    /// The disk: a path, an address, a snapshot of an image (see `portolan help spec`)
+    /// The disk: a path, a directory, an address, a part of another disk (see `portolan help spec`)
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     spec: Spec,
     /// As JSON, in the words of `qemu-img map` and some more; with -o, report as JSON
@@ -83,6 +85,10 @@ impl Args {
                 show(report.virtual_size),
                 show(report.file_size)
             )?;
+            if let Some(dir) = elsewhere(image, path) {
+                let dir = plain(&dir.display().to_string()).into_owned();
+                writeln!(out, "  What it names lies elsewhere: open it with --allow {dir}")?;
+            }
         } else if let Some(path) = &self.svg {
             let bar = Bar::new("drawing", false);
             let svg = bar.watch(|watch| picture::svg(image, !self.no_host, watch))?;
@@ -102,6 +108,17 @@ impl Args {
         }
         Ok(Exit::DONE)
     }
+}
+
+/// A directory that holds what a chart names, where that is neither beside the chart nor below.
+fn elsewhere(image: &Image, chart: &Path) -> Option<PathBuf> {
+    let home = std::path::absolute(chart).ok()?.parent()?.canonicalize().ok()?;
+    let named = image.stands_on().into_iter().filter_map(|image| match &image.spec.location {
+        Location::File(path) => path.canonicalize().ok(),
+        _ => None,
+    });
+    let mut dirs = named.filter_map(|p| if p.is_dir() { Some(p) } else { p.parent().map(Path::to_path_buf) });
+    dirs.find(|dir| !dir.starts_with(&home))
 }
 
 /// A list that is written row by row: a disk may have millions.

@@ -124,7 +124,9 @@ fn a_chart_that_is_written_down_is_the_same_disk() {
     assert!(dir.run("chart -o disk.chart top.qcow2").err.contains("exists"));
     // A moved chart no longer finds its files where the Gate lets it look.
     std::fs::create_dir(dir.join("elsewhere")).unwrap();
-    dir.ok("chart -o elsewhere/disk.chart packed.qcow2");
+    assert!(!dir.ok("chart --force -o disk.chart packed.qcow2").out.contains("--allow"));
+    let told = dir.ok("chart -o elsewhere/disk.chart packed.qcow2").out;
+    assert!(told.contains(&format!("--allow {}", dir.path().display())), "{told}");
     dir.fails("info elsewhere/disk.chart", &["packed.qcow2"]);
     dir.ok("info --allow . elsewhere/disk.chart");
     // What has changed since is not taken for what was charted.
