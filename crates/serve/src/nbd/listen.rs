@@ -1,11 +1,15 @@
 //! Where clients come from: a unix socket, a port, or sockets that a service manager has opened.
 
 use chart::{Error, Result, ResultExt as _};
-use rustix::net::{AddressFamily, getsockname, sockopt};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, getsockname, socket_with, sockopt,
+};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,9 +44,7 @@ impl Listener {
     pub fn unix(path: &Path) -> Result<Listener> {
         let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
         if is_socket {
-            if UnixStream::connect(path).is_ok() {
-                return Err(Error::conflict("another server listens there").in_path(path));
-            }
+            refuse_used(path)?;
             std::fs::remove_file(path).in_path(path)?;
         }
         let socket = UnixListener::bind(path).in_path(path)?;
@@ -50,13 +52,19 @@ impl Listener {
         Listener { socket: Socket::Unix(socket), path }.ready()
     }
 
-    /// A port. Anything but this machine itself is reached in the clear, so that has to be allowed.
-    pub fn tcp(host: &str, port: u16, may_be_remote: bool) -> Result<Listener> {
+    /// A port, on every address that the host has: clients may choose any of them. Anything but this machine itself is
+    /// reached in the clear, so that has to be allowed.
+    pub fn tcp(host: &str, port: u16, may_be_remote: bool) -> Result<Vec<Listener>> {
         let during = || format!("listening on {host} port {port}");
-        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().during(during)?.collect();
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in (host, port).to_socket_addrs().during(during)? {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
         refuse_remote(&addresses, may_be_remote)?;
-        let socket = TcpListener::bind(&*addresses).during(during)?;
-        Listener { socket: Socket::Tcp(socket), path: None }.ready()
+        let sockets = bind(&addresses).during(during)?.into_iter();
+        sockets.map(|socket| Listener { socket: Socket::Tcp(socket), path: None }.ready()).collect()
     }
 
     /// Takes over a listening socket that somebody else has opened. The same is allowed as for ports of our own.
@@ -125,6 +133,58 @@ fn prepare(socket: &OwnedFd) {
     let _ = sockopt::set_tcp_keepcnt(socket, ALIVE.2);
 }
 
+/// Refuses a socket that belongs to somebody: only nobody's may be replaced.
+fn refuse_used(path: &Path) -> Result<()> {
+    let during = || "a socket".to_owned();
+    // Without waiting: a server with no room for another client is one all the same.
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let asking = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let asking = asking.map_err(std::io::Error::from).during(during)?;
+    let address = SocketAddrUnix::new(path).map_err(std::io::Error::from).in_path(path)?;
+    match connect(&asking, &address) {
+        Err(Errno::CONNREFUSED) => Ok(()),
+        Ok(()) | Err(Errno::AGAIN) => Err(Error::conflict("another server listens there").in_path(path)),
+        Err(Errno::PROTOTYPE) => Err(Error::conflict("a socket of another kind is there").in_path(path)),
+        Err(e) => Err(std::io::Error::from(e)).in_path(path),
+    }
+}
+
+/// How often another port is tried, where any will do and one of the addresses has none of that number.
+const PORT_TRIES: usize = 16;
+
+/// One socket for each address, all on the same port.
+fn bind(addresses: &[SocketAddr]) -> std::io::Result<Vec<TcpListener>> {
+    let any_port = addresses.iter().all(|address| address.port() == 0);
+    let mut bound = bind_once(addresses);
+    for _ in 1..PORT_TRIES {
+        if !any_port || !matches!(&bound, Err(e) if e.kind() == ErrorKind::AddrInUse) {
+            break;
+        }
+        bound = bind_once(addresses);
+    }
+    bound
+}
+
+fn bind_once(addresses: &[SocketAddr]) -> std::io::Result<Vec<TcpListener>> {
+    let (mut bound, mut failure): (Vec<TcpListener>, _) = (Vec::new(), None);
+    for mut address in addresses.iter().copied() {
+        if let Some(first) = bound.first() {
+            address.set_port(first.local_addr()?.port());
+        }
+        match TcpListener::bind(address) {
+            Ok(socket) => bound.push(socket),
+            // Whoever connects there would meet somebody else.
+            Err(e) if e.kind() == ErrorKind::AddrInUse => return Err(e),
+            // A name may stand for more than this machine has: IPv6, say.
+            Err(e) => failure = Some(e),
+        }
+    }
+    match failure {
+        Some(e) if bound.is_empty() => Err(e),
+        _ => Ok(bound),
+    }
+}
+
 fn refuse_remote(addresses: &[SocketAddr], may_be_remote: bool) -> Result<()> {
     let Some(remote) = addresses.iter().find(|a| !a.ip().is_loopback() && !may_be_remote) else {
         return Ok(());
@@ -157,3 +217,7 @@ impl Drop for Listener {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

@@ -7,7 +7,8 @@ use io::memory::Memory;
 use io::nbd::wire::{Code, Command, Headers};
 use serve::Export;
 use serve::nbd::{Config, Listener, Server};
-use std::os::unix::net::UnixListener;
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -30,6 +31,49 @@ fn a_socket_that_somebody_else_has_put_there_stays() {
     drop(listener);
 }
 
+/// What is not a dead server's is not taken away: a socket of another kind, say, a service manager's.
+#[test]
+fn only_a_socket_that_is_nobodys_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let refused = Listener::unix(&path).unwrap_err();
+    assert!(refused.to_string().contains("another kind"), "{refused}");
+    assert!(path.exists());
+    drop(manager);
+    // Nobody hears it any more.
+    drop(Listener::unix(&path).unwrap());
+    let _first = UnixListener::bind(&path).unwrap();
+    let refused = Listener::unix(&path).unwrap_err();
+    assert!(refused.to_string().contains("another server"), "{refused}");
+    assert!(path.exists());
+}
+
+/// A server that has no room for another client, and is busy, is there all the same.
+#[test]
+fn a_server_that_accepts_nobody_now_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let full = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let _waiting = connect(&path);
+    let refused = Listener::unix(&path).unwrap_err();
+    assert!(refused.to_string().contains("another server"), "{refused}");
+    assert!(path.exists());
+}
+
+/// A name may stand for several addresses, of which clients choose any.
+#[test]
+fn every_address_of_a_host_is_listened_on() {
+    let listeners = Listener::tcp("localhost", 0, false).unwrap();
+    let port = listeners[0].port().unwrap();
+    for address in ("localhost", port).to_socket_addrs().unwrap() {
+        TcpStream::connect(address).unwrap();
+    }
+    let refused = Listener::tcp("localhost", port, false).unwrap_err();
+    assert!(refused.to_string().contains("localhost"), "{refused}");
+}
+
 /// Whoever reads the notices has stopped doing so.
 #[test]
 fn nobody_waits_for_whoever_hears_the_notices() {
@@ -39,7 +83,7 @@ fn nobody_waits_for_whoever_hears_the_notices() {
     let (told, deaf) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(())));
     let held = deaf.lock().unwrap();
     let (count, full) = (Arc::clone(&told), Arc::clone(&deaf));
-    let notice = Box::new(move |_: &str| {
+    let notice = Box::new(move |_, _: &str| {
         count.fetch_add(1, Relaxed);
         drop(full.lock());
     });

@@ -1,5 +1,6 @@
 //! When the states of what is served are kept.
 
+use super::live::Voice;
 use portolan::serve::{History, Server};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -19,6 +20,7 @@ impl Chronicle {
         mut histories: Vec<History>,
         every: Option<Duration>,
         server: &Arc<Server>,
+        voice: Voice,
     ) -> chart::Result<Option<Chronicle>> {
         let Some(every) = every else { return Ok(None) };
         histories.iter_mut().try_for_each(|history| history.keep(server).map(drop))?;
@@ -29,7 +31,7 @@ impl Chronicle {
                 for history in &mut histories {
                     if let Err(e) = history.keep(&server) {
                         // What is served goes on being served.
-                        eprintln!("portolan: a state of the disk is not kept: {e}");
+                        voice.say(&format!("a state of the disk is not kept: {e}"));
                     }
                 }
             }

@@ -1,11 +1,12 @@
 //! What the server does, as it does it and at the end.
 
+use crate::output::plain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use portolan::serve::Counters;
 use portolan::serve::counters::Histogram;
 use portolan::size::show;
 use serde_json::{Map, Value, json};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,11 @@ impl Live {
         Live { bar, last: Seen::default(), at: Instant::now() }
     }
 
+    /// For whoever has something to say meanwhile.
+    pub(super) fn voice(&self) -> Voice {
+        Voice(self.bar.clone())
+    }
+
     /// Shows the rates since the last time, when it is time.
     pub(super) fn show(&mut self, counters: &Counters) {
         let took = self.at.elapsed();
@@ -73,6 +79,23 @@ impl Drop for Live {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Says things on standard error, above the rates and not in the midst of them. Where nobody hears it, nothing fails.
+#[derive(Clone)]
+pub(super) struct Voice(Option<ProgressBar>);
+
+impl Voice {
+    /// A line for a person.
+    pub(super) fn say(&self, words: &str) {
+        self.print(&format!("portolan: {}", plain(words)));
+    }
+
+    /// A line as it is.
+    pub(super) fn print(&self, line: &str) {
+        let print = || drop(writeln!(std::io::stderr(), "{line}"));
+        self.0.as_ref().map_or_else(print, |bar| bar.suspend(print));
     }
 }
 

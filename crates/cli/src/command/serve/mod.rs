@@ -7,11 +7,13 @@ mod ready;
 
 use crate::Exit;
 use crate::args::{self, Access, Input};
-use crate::output::Out;
+use crate::output::{Out, plain};
 use crate::progress::Bar;
 use crate::signal;
 use anyhow::{Context, bail};
+use attach::Guard;
 use chronicle::Chronicle;
+use live::Live;
 use portolan::serve::{Config, Guise, Limits, Listener, Offer, Offered, Server, Tls, Top, offer};
 use portolan::size;
 use portolan::{Format, Location, Opened, Spec};
@@ -66,7 +68,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "EVERY", value_parser = args::period, conflicts_with_all = ["read_only", "overlay", "temporary", "bitmap"])]
     history: Option<Duration>,
     /// How many states are kept, the newest
-    #[arg(long, value_name = "N", default_value_t = 1000, requires = "history")]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = one_or_more, requires = "history")]
     keep: usize,
     /// Serve not the disk, but the image file of this format that would hold it: its tables are computed when they are
     /// read, its data stay where they are. Read-only
@@ -94,11 +96,11 @@ pub(crate) struct Args {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
     security: Security,
     #[command(flatten)]
     bounds: Bounds,
-    #[command(flatten)]
-    input: Input,
     #[command(flatten)]
     access: Access,
 }
@@ -117,6 +119,16 @@ struct Security {
     insecure: bool,
 }
 
+impl Security {
+    fn guard(&self) -> Guard {
+        match (&self.tls, self.tls_verify_peer) {
+            (None, _) => Guard::Open,
+            (Some(_), false) => Guard::Tls,
+            (Some(_), true) => Guard::Mutual,
+        }
+    }
+}
+
 #[derive(clap::Args)]
 #[command(next_help_heading = "Limits")]
 struct Bounds {
@@ -124,13 +136,13 @@ struct Bounds {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     proxies: u16,
     /// How many clients may be connected
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = one_or_more)]
     max_connections: usize,
     /// How long a read or write may be
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size::parse)]
     max_request: u64,
     /// How many requests of a client may be under way
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = one_or_more)]
     max_in_flight: usize,
     /// How many bytes those may hold
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::parse)]
@@ -139,14 +151,27 @@ struct Bounds {
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size::parse)]
     max_total_bytes: u64,
     /// How long a handshake may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    handshake_timeout: u64,
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    handshake_timeout: Duration,
     /// How long a client may be silent; for ever if it is not said
-    #[arg(long, value_name = "SECONDS")]
-    idle_timeout: Option<u64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    idle_timeout: Option<Duration>,
     /// How long clients may take to read what is left when the server ends
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     drain_timeout: u64,
+}
+
+/// Reads a number of which none would make no sense.
+fn one_or_more(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("the least is 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    one_or_more(text).map(|seconds| Duration::from_secs(seconds as u64))
 }
 
 impl Bounds {
@@ -154,12 +179,12 @@ impl Bounds {
         let request = u32::try_from(self.max_request).ok().filter(|r| (4096..=64 << 20).contains(r));
         Ok(Limits {
             request: request.context("--max-request is from 4k to 64M")?,
-            in_flight: self.max_in_flight.max(1),
+            in_flight: self.max_in_flight,
             in_flight_bytes: self.max_in_flight_bytes,
             total_bytes: self.max_total_bytes,
-            connections: self.max_connections.max(1),
-            handshake: Duration::from_secs(self.handshake_timeout.max(1)),
-            idle: self.idle_timeout.map(|s| Duration::from_secs(s.max(1))),
+            connections: self.max_connections,
+            handshake: self.handshake_timeout,
+            idle: self.idle_timeout,
             drain: Duration::from_secs(self.drain_timeout),
         })
     }
@@ -179,7 +204,8 @@ impl Args {
             opened.push(offered.opened);
             histories.extend(offered.history);
         }
-        let quiet = self.quiet;
+        let live = Live::new(self.quiet);
+        let (quiet, voice) = (self.quiet, live.voice());
         let config = Config {
             limits: self.bounds.limits()?,
             proxies: usize::from(self.bounds.proxies),
@@ -187,7 +213,7 @@ impl Args {
             once: self.once,
             notice: Box::new(move |words| {
                 if !quiet {
-                    eprintln!("portolan: {}", crate::output::plain(words));
+                    voice.say(words);
                 }
             }),
             ..Config::new(exports)
@@ -196,9 +222,9 @@ impl Args {
         if !self.quiet {
             self.attach(&server, &heard, out)?;
         }
-        let chronicle = Chronicle::begin(histories, self.history, &server)?;
+        let chronicle = Chronicle::begin(histories, self.history, &server, live.voice())?;
         let has_client = heard.iter().any(|h| matches!(h, Heard::Client(_)));
-        let served = self.serve(&server, heard);
+        let served = self.serve(&server, heard, live);
         if let Some(chronicle) = chronicle {
             chronicle.end();
         }
@@ -206,8 +232,7 @@ impl Args {
         // All are closed, whatever became of the others.
         let closed: Vec<_> = opened.into_iter().map(Opened::close).collect();
         if let Some(path) = &self.pid_file {
-            // Whoever waits for the end of the server may have removed it.
-            let _ = std::fs::remove_file(path);
+            ready::remove_pid(path);
         }
         if self.json && has_client {
             // Standard output may be the client's.
@@ -244,7 +269,7 @@ impl Args {
             let offered = bar.watch(|watch| offer(&self.input.apply(spec), &how, &options, watch))?;
             drop(bar);
             if let Some(why) = offered.read_only.as_ref().filter(|_| !self.quiet) {
-                eprintln!("portolan: {} can only be read: {why}", spec.location);
+                eprintln!("portolan: {}", plain(&format!("{} can only be read: {why}", spec.location)));
             }
             all.push(offered);
         }
@@ -276,23 +301,25 @@ impl Args {
             return Ok(());
         }
         let format = self.present.unwrap_or(Format::Raw);
-        attach::print(out, server, heard, format, self.security.tls.is_some())?;
+        let is_ours = attach::print(out, server, heard, format, self.security.guard())?;
         if let Some(every) = self.history {
             writeln!(
                 out,
                 "\nWhat is written is kept every {every:?}: v0 is how it began, then v1, v2, ... beside it."
             )?;
         }
-        writeln!(out, "\nCtrl-C ends it.")?;
+        if is_ours {
+            writeln!(out, "\nCtrl-C ends it.")?;
+        }
         Ok(out.flush()?)
     }
 
     /// Serves until a signal, or until the last client of a server that has but one.
-    fn serve(&self, server: &Arc<Server>, heard: Vec<Heard>) -> anyhow::Result<()> {
+    fn serve(&self, server: &Arc<Server>, heard: Vec<Heard>, mut live: Live) -> anyhow::Result<()> {
         let (mut listeners, mut clients): (Vec<Listener>, _) = (Vec::new(), Vec::new());
         for one in heard {
             match one {
-                Heard::Listener { listener, .. } => listeners.push(listener),
+                Heard::Listeners { listeners: more, .. } => listeners.extend(more),
                 Heard::Client(socket) => clients.push(socket),
             }
         }
@@ -304,7 +331,6 @@ impl Args {
             ready::write_pid(path)?;
         }
         ready::notify();
-        let mut live = live::Live::new(self.quiet);
         while !server.is_stopping() && !accept.is_finished() {
             std::thread::sleep(GLANCE);
             if signal::is_interrupted() || (last_ends && server.is_deserted()) {
@@ -313,7 +339,8 @@ impl Args {
             if signal::is_asked() {
                 let counted = serde_json::to_string(&live::report(server.counters()))?;
                 // Whoever asked may not read the answer, and the server is to end all the same.
-                std::thread::spawn(move || eprintln!("{counted}"));
+                let voice = live.voice();
+                std::thread::spawn(move || voice.print(&counted));
             }
             live.show(server.counters());
         }

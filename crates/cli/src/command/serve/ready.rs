@@ -5,6 +5,7 @@ use portolan::serve::Listener;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -19,9 +20,9 @@ const MOST_INHERITED: i32 = 64;
 
 /// What is heard.
 pub(super) enum Heard {
-    /// A socket that clients connect to.
-    Listener {
-        listener: Listener,
+    /// Sockets that clients connect to, all in one way.
+    Listeners {
+        listeners: Vec<Listener>,
         /// How they do.
         address: Address,
     },
@@ -53,15 +54,23 @@ pub(super) fn listen(address: &str, may_be_remote: bool) -> anyhow::Result<Heard
     let (host, port) = rest.rsplit_once(':').unwrap_or(("localhost", rest));
     let number: u16 = port.parse().with_context(|| format!("{port:?} is no port"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let listener = Listener::tcp(host, number, may_be_remote)?;
-    let port = listener.port().unwrap_or(number);
-    Ok(Heard::Listener { listener, address: Address::Tcp(host.to_owned(), port) })
+    let listeners = Listener::tcp(host, number, may_be_remote)?;
+    let port = listeners.iter().find_map(Listener::port).unwrap_or(number);
+    Ok(Heard::Listeners { listeners, address: Address::Tcp(as_reached(host), port) })
+}
+
+/// What clients call this host: where all of its addresses are listened on, that is its name.
+fn as_reached(host: &str) -> String {
+    let all = host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+    let name = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = all.then(name).flatten().map(|name| name.trim().to_owned());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| host.to_owned())
 }
 
 fn unix(path: &Path) -> anyhow::Result<Heard> {
-    let listener = Listener::unix(path)?;
+    let listeners = vec![Listener::unix(path)?];
     let whole = std::path::absolute(path)?;
-    Ok(Heard::Listener { listener, address: Address::Unix(whole) })
+    Ok(Heard::Listeners { listeners, address: Address::Unix(whole) })
 }
 
 /// A socket of our own, where nobody said otherwise.
@@ -89,10 +98,8 @@ pub(super) fn inherited(may_be_remote: bool) -> anyhow::Result<Vec<Heard>> {
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)
             .with_context(|| format!("descriptor {number}, of LISTEN_FDS"))?;
         heard.push(if rustix::net::sockopt::socket_acceptconn(&socket)? {
-            Heard::Listener {
-                listener: Listener::inherited(socket, may_be_remote)?,
-                address: Address::Inherited,
-            }
+            let listeners = vec![Listener::inherited(socket, may_be_remote)?];
+            Heard::Listeners { listeners, address: Address::Inherited }
         } else {
             client(socket)?
         });
@@ -110,12 +117,28 @@ fn client(socket: OwnedFd) -> anyhow::Result<Heard> {
 
 /// Writes the number of this process to a file, which is there only with the number in it.
 pub(super) fn write_pid(path: &Path) -> anyhow::Result<()> {
+    let (number, shown) = (std::process::id(), path.display());
     let mut new = path.as_os_str().to_owned();
-    new.push(OsString::from(".new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new);
-    let file = file.as_mut().map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
-    writeln!(file, "{}", std::process::id())?;
-    std::fs::rename(&new, path).with_context(|| format!("{}", path.display()))
+    new.push(OsString::from(format!(".{number}.new")));
+    // A link that somebody has planted there is not followed.
+    let file = OpenOptions::new().write(true).create_new(true).open(&new);
+    let written =
+        file.and_then(|mut file| writeln!(file, "{number}")).and_then(|()| std::fs::rename(&new, path));
+    if written.is_err() {
+        // Perhaps it was not made.
+        let _ = std::fs::remove_file(&new);
+    }
+    written.with_context(|| format!("{shown}"))
+}
+
+/// Removes it, if it is still this process's own.
+pub(super) fn remove_pid(path: &Path) {
+    let is_ours =
+        std::fs::read_to_string(path).is_ok_and(|held| held.trim() == std::process::id().to_string());
+    if is_ours {
+        // Whoever waits for the end of the server may have been faster.
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Tells a service manager that clients may connect.

@@ -1,7 +1,7 @@
 //! Sockets that somebody else has opened: a service manager's, inetd's, a client's.
 
 use super::client::Client;
-use super::{refused, wait_until};
+use super::{Server, refused, wait_until};
 use crate::run::Dir;
 use io::nbd::wire::{Command, CommandFlags};
 use std::io::Read;
@@ -40,14 +40,25 @@ fn clients_start_a_server_of_their_own() {
     dir.tool("nbdcopy", &format!("-- [ {PORTOLAN} serve top.qcow2 ] [ {PORTOLAN} serve new.qcow2 ]"));
 }
 
-/// Answers every client with a server of its own, as inetd does, until it is dropped.
-struct Inetd {
+/// A server on the unix socket `NAME.sock`, which is opened here and handed over as a service manager does.
+#[track_caller]
+pub(super) fn handed_over<'d>(dir: &'d Dir, name: &'static str, args: &str) -> Server<'d> {
+    let listener = UnixListener::bind(dir.join(&format!("{name}.sock"))).unwrap();
+    let mut shell = std::process::Command::new("sh");
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$@\" 3<&0 </dev/null";
+    shell.args(["-c", script, "sh", PORTOLAN, "serve", "--pid-file", &format!("{name}.pid")]);
+    shell.args(args.split(' ')).current_dir(dir.path()).stdin(Stdio::from(OwnedFd::from(listener)));
+    Server::of(dir, name, &mut shell)
+}
+
+/// Answers every client with a server of its own, one after another, as inetd does, until it is dropped.
+pub(super) struct Inetd {
     ending: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Vec<i32>>>,
 }
 
 impl Inetd {
-    fn start(dir: &Dir, args: &str) -> Inetd {
+    pub(super) fn start(dir: &Dir, args: &str) -> Inetd {
         Inetd::giving(dir, args, false)
     }
 
@@ -59,7 +70,7 @@ impl Inetd {
         let ending = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&ending);
         let thread = std::thread::spawn(move || {
-            let mut children = Vec::new();
+            let mut ends = Vec::new();
             while !until.load(Ordering::Relaxed) {
                 let Ok((client, _)) = listener.accept() else {
                     std::thread::sleep(Duration::from_millis(2));
@@ -67,18 +78,20 @@ impl Inetd {
                 };
                 client.set_nonblocking(nonblocking).unwrap();
                 let out = Stdio::from(OwnedFd::from(client.try_clone().unwrap()));
-                let child = command.stdin(Stdio::from(OwnedFd::from(client))).stdout(out).spawn().unwrap();
+                let mut child =
+                    command.stdin(Stdio::from(OwnedFd::from(client))).stdout(out).spawn().unwrap();
                 // The command keeps what it was given, and the client would never see the end.
                 command.stdin(Stdio::null()).stdout(Stdio::null());
-                children.push(child);
+                // The next needs the image that this one holds.
+                ends.push(child.wait().unwrap().code().unwrap_or(-1));
             }
-            children.iter_mut().map(|c| c.wait().unwrap().code().unwrap_or(-1)).collect()
+            ends
         });
         Inetd { ending, thread: Some(thread) }
     }
 
     /// With what each server ended.
-    fn end(mut self) -> Vec<i32> {
+    pub(super) fn end(mut self) -> Vec<i32> {
         self.ending.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap()
     }
@@ -223,7 +236,7 @@ fn a_service_manager_hears_that_it_is_ready() {
     let manager = UnixDatagram::bind(dir.join("notify")).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut command = dir.command("serve --listen unix:s.sock --pid-file s.pid disk.qcow2");
-    let server = super::Server::of(&dir, "s", command.env("NOTIFY_SOCKET", dir.join("notify")));
+    let server = Server::of(&dir, "s", command.env("NOTIFY_SOCKET", dir.join("notify")));
     let mut heard = [0; 64];
     let len = manager.recv(&mut heard).unwrap();
     assert_eq!(heard[..len], *b"READY=1\n");

@@ -5,6 +5,7 @@ mod chained;
 mod client;
 mod crash;
 mod drain;
+mod every;
 mod guest;
 mod history;
 mod load;
@@ -62,7 +63,8 @@ impl<'d> Server<'d> {
     /// Listening where the arguments say.
     #[track_caller]
     fn listening(dir: &'d Dir, name: &'static str, args: &str) -> Server<'d> {
-        Server::of(dir, name, &mut dir.command(&format!("serve --pid-file {name}.pid {args}")))
+        let mut command = dir.command(&format!("serve --pid-file {name}.pid {args}"));
+        Server::of(dir, name, command.stdin(Stdio::null()))
     }
 
     /// Any command that writes `NAME.pid` when it is ready.
@@ -73,7 +75,7 @@ impl<'d> Server<'d> {
         let _ = std::fs::remove_file(&pid_file);
         let log = |what| File::create(dir.join(&format!("{name}.{what}"))).unwrap();
         // Overlays that are to leave nothing behind: the tests see whether they do.
-        command.env("TMPDIR", dir.path()).stdin(Stdio::null()).stdout(log("out")).stderr(log("err"));
+        command.env("TMPDIR", dir.path()).stdout(log("out")).stderr(log("err"));
         let child = command.spawn().unwrap();
         let mut server = Server { dir, name, child };
         wait_until("the server is ready", || {

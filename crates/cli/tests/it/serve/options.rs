@@ -261,6 +261,26 @@ fn it_leaves_nothing_behind() {
     server.end();
 }
 
+/// A number that another server has written meanwhile is that server's, and a link that somebody planted is not
+/// followed.
+#[test]
+fn the_pid_file_is_its_own() {
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    let server = Server::start(&dir, "s", "disk.qcow2");
+    std::fs::write(dir.join("s.pid"), "1\n").unwrap();
+    server.end();
+    assert_eq!(std::fs::read_to_string(dir.join("s.pid")).unwrap(), "1\n");
+    std::fs::write(dir.join("precious"), "precious").unwrap();
+    let mut shell = std::process::Command::new("sh");
+    let serve = "serve --pid-file s.pid --listen unix:s.sock disk.qcow2";
+    let plant = format!("ln -s precious s.pid.$$.new; exec {} {serve}", env!("CARGO_BIN_EXE_portolan"));
+    let ended = shell.arg("-c").arg(plant).current_dir(dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.code() == Some(1) && said.contains("s.pid"), "{said}");
+    assert_eq!(std::fs::read_to_string(dir.join("precious")).unwrap(), "precious");
+}
+
 #[test]
 fn clients_that_stay_do_not_keep_it_from_ending() {
     let dir = Dir::new();
@@ -347,6 +367,10 @@ fn what_to_serve_must_be_clear() {
     dir.fails("serve --listen unix:no/where.sock disk.qcow2", &["no/where.sock"]);
     dir.fails("serve --listen unix:s.sock --pid-file no/where.pid disk.qcow2", &["no/where.pid"]);
     dir.fails("serve --max-request 1k disk.qcow2", &["--max-request"]);
+    for limit in ["max-connections", "max-in-flight", "handshake-timeout", "idle-timeout", "proxies"] {
+        // Neither none nor without a limit: it says nothing.
+        assert_eq!(dir.run(&format!("serve --{limit} 0 disk.qcow2")).code, 2, "{limit}");
+    }
     assert_eq!(dir.run("serve --read-only --temporary disk.qcow2").code, 2);
     assert_eq!(dir.run("serve").code, 2);
     assert_eq!(dir.names(), ["disk.qcow2", "disk.raw"]);

@@ -3,9 +3,10 @@
 use super::{Server, Start, on_a_port, on_a_socket, refused};
 use crate::run::Dir;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Makes a directory of certificates: an authority, and a server and a client that it vouches for.
-fn certificates(dir: &Dir, name: &str) -> PathBuf {
+pub(super) fn certificates(dir: &Dir, name: &str) -> PathBuf {
     let here = dir.join(name);
     std::fs::create_dir(&here).unwrap();
     let at = |name: &str| here.join(name).display().to_string();
@@ -28,7 +29,7 @@ fn certificates(dir: &Dir, name: &str) -> PathBuf {
 }
 
 /// A directory as a client has it that trusts `authority`, and shows the certificate in `own` where it has one.
-fn trusting(dir: &Dir, name: &str, authority: &Path, own: Option<&Path>) -> PathBuf {
+pub(super) fn trusting(dir: &Dir, name: &str, authority: &Path, own: Option<&Path>) -> PathBuf {
     let here = dir.join(name);
     std::fs::create_dir(&here).unwrap();
     std::fs::copy(authority.join("ca-cert.pem"), here.join("ca-cert.pem")).unwrap();
@@ -41,7 +42,7 @@ fn trusting(dir: &Dir, name: &str, authority: &Path, own: Option<&Path>) -> Path
 }
 
 /// The address under TLS, with what the client trusts and shows.
-fn uri(server: &Server<'_>, certificates: &Path) -> String {
+pub(super) fn uri(server: &Server<'_>, certificates: &Path) -> String {
     let uri = server.uri("").replace("nbd+unix", "nbds+unix");
     let and = if uri.contains('?') { '&' } else { '?' };
     format!("{uri}{and}tls-certificates={}", certificates.display())
@@ -103,6 +104,45 @@ fn raw_disks_are_served_under_tls_too() {
         dir.tool("cmp", "from.raw to.raw");
         server.end();
         dir.tool("cmp", "from.raw disk.raw");
+    }
+}
+
+/// The words of the line for this client that the server has printed, with the client's own directory in its place.
+#[track_caller]
+fn pasted(server: &Server<'_>, who: &str, certificates: &Path) -> Vec<String> {
+    let said = server.log("out");
+    let line =
+        said.lines().find_map(|line| line.trim().strip_prefix(who)).unwrap_or_else(|| panic!("{said}"));
+    let line = line.replace("DIR", &certificates.display().to_string()).replace("HOST", "localhost");
+    let script = format!("printf '%s\\n' {}", line.trim());
+    let words = Command::new("sh").args(["-c", &script]).output().unwrap();
+    String::from_utf8_lossy(&words.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_printed_can_be_pasted() {
+    if !testkit::peer::require(&["openssl", "nbdinfo", "qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let ours = certificates(&dir, "ours");
+    let client = trusting(&dir, "client", &ours, Some(&ours));
+    dir.ok("create -q disk.qcow2 1M");
+    for (name, start) in [("a,b", on_a_socket as Start), ("t", on_a_port)] {
+        let server = start(&dir, name, "--name x,y --tls ours --tls-verify-peer disk.qcow2");
+        let nbdinfo = pasted(&server, "nbdinfo", &client);
+        dir.tool("nbdinfo", &format!("--size|{}", nbdinfo[1]));
+        let portolan = pasted(&server, "Portolan", &client);
+        dir.ok(&portolan[1..].join(" "));
+        // The same words as of the emulator, but for the device.
+        let qemu = pasted(&server, "QEMU", &client);
+        let [_, object, credentials, drive, disk] = &qemu[..] else { panic!("{qemu:?}") };
+        assert_eq!((object.as_str(), drive.as_str()), ("-object", "-drive"));
+        let disk = disk.strip_suffix(",format=raw,if=virtio").unwrap();
+        let said =
+            dir.tool("qemu-img", &format!("info|--object|{credentials}|--image-opts|driver=raw,{disk}"));
+        assert!(said.contains("1 MiB"), "{said}");
+        server.end();
     }
 }
 
