@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use history::{CHANGED, History, Kept};
-pub use serve::nbd::{Config, Limits, Listener, Server, tls::Tls};
+pub use serve::nbd::{Config, Limits, Listener, Server, Severity, tls::Tls};
 pub use serve::{Counters, Export, counters};
 
 /// How many names are tried for a temporary directory.

@@ -3,7 +3,7 @@
 use crate::order::Order;
 use chart::{Backing, Disk, MAX_DEPTH, Result, Run, Source};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Something that tells which ranges of a disk were written since some moment: a dirty bitmap.
@@ -32,6 +32,7 @@ pub struct Export {
     pub places: bool,
     /// A number of its own among all of this process.
     pub(crate) number: u64,
+    withdrawn: AtomicBool,
     pub(crate) order: Order,
     pub(crate) in_place: InPlace,
 }
@@ -49,8 +50,19 @@ impl Export {
             disk,
             dirt: Vec::new(),
             places: false,
+            withdrawn: AtomicBool::new(false),
             order: Order::default(),
         }
+    }
+
+    /// It is served no more, but to those who have chosen it; what it stands on may go.
+    pub(crate) fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is served no more.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Relaxed)
     }
 
     /// Makes everything durable that was written through any connection.

@@ -47,7 +47,7 @@ impl Act<'_> {
         out.cut(mark);
         tally.errors = tally.errors.saturating_add(1);
         if let Some(log) = &failure.log {
-            self.session.notices.tell(log);
+            self.session.tell(log);
         }
         reply::failure(self.session.headers, self.request, &failure, out);
         true

@@ -1,5 +1,6 @@
 //! What a failure is called on the wire. The one place where a [`Kind`] becomes an NBD code.
 
+use super::notices::Severity;
 use chart::{Error, Kind};
 use io::nbd::wire::Code;
 
@@ -18,7 +19,15 @@ pub(super) struct Failure {
     /// For a person at the client.
     pub(super) message: String,
     /// For the server's owner: what the client is not told, since it names files of this host.
-    pub(super) log: Option<String>,
+    pub(super) log: Option<Log>,
+}
+
+/// What the server's owner is told of a failure.
+pub(super) struct Log {
+    pub(super) severity: Severity,
+    /// What it was that could not be found, rather than that something went wrong with it.
+    pub(super) is_absent: bool,
+    pub(super) words: String,
 }
 
 impl Stop {
@@ -40,14 +49,25 @@ impl Failure {
     #[cold]
     pub(super) fn unforeseen(what: &str) -> Self {
         let message = "the server failed in an unforeseen way".to_owned();
-        Failure { code: Code::EIO, message, log: Some(what.to_owned()) }
+        let log = Log { severity: Severity::Failure, is_absent: false, words: what.to_owned() };
+        Failure { code: Code::EIO, message, log: Some(log) }
     }
 }
 
 impl From<&Error> for Failure {
     fn from(e: &Error) -> Self {
         let message = format!("{}; the server knows more", e.kind().name());
-        Failure { code: code(e.kind()), message, log: Some(e.to_string()) }
+        let log =
+            Log { severity: severity(e.kind()), is_absent: e.kind() == Kind::NotFound, words: e.to_string() };
+        Failure { code: code(e.kind()), message, log: Some(log) }
+    }
+}
+
+/// What a disk does not do, or does not take, is not wrong with it: clients try what they can have.
+fn severity(kind: Kind) -> Severity {
+    match kind {
+        Kind::Unsupported | Kind::Invalid => Severity::Information,
+        _ => Severity::Failure,
     }
 }
 

@@ -37,7 +37,7 @@ pub mod tls;
 
 pub use limits::Limits;
 pub use listen::Listener;
-pub use notices::Notice;
+pub use notices::{Notice, Severity};
 pub use server::{Config, Server};
 
 #[cfg(test)]

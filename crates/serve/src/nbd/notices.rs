@@ -16,8 +16,19 @@ const WAITING: usize = 64;
 /// What the thread that passes them on needs of stack; most of it is never touched.
 const STACK: usize = 256 << 10;
 
-/// What a server is told of, to tell a person: the words, ready to print.
-pub type Notice = dyn Fn(&str) + Send + Sync;
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// A client left in the midst of something, broke the protocol or asked for what cannot be had: nothing is wrong
+    /// with what is served.
+    Information,
+    /// What is served could not be read or written or made durable, or the server itself lacks something: somebody must
+    /// know.
+    Failure,
+}
+
+/// What a server is told of, to tell a person: how much it matters, and the words, ready to print.
+pub type Notice = dyn Fn(Severity, &str) + Send + Sync;
 
 /// Passes notices on, and counts those it does not.
 pub(super) struct Notices {
@@ -26,12 +37,14 @@ pub(super) struct Notices {
 }
 
 struct State {
-    window: Window,
+    /// Of each severity: what clients do must not keep a failure from being heard.
+    windows: [Window; 2],
     teller: Option<Teller>,
     over: bool,
 }
 
 struct Window {
+    severity: Severity,
     began: Instant,
     told: u32,
     kept: u64,
@@ -39,60 +52,65 @@ struct Window {
 
 /// The thread that passes notices on, which is there from the first of them.
 struct Teller {
-    words: SyncSender<String>,
+    words: SyncSender<(Severity, String)>,
     /// Says nothing, and ends when the thread does.
     end: Receiver<()>,
 }
 
 impl Notices {
     pub(super) fn new(tell: Box<Notice>) -> Self {
-        let window = Window { began: Instant::now(), told: 0, kept: 0 };
-        Notices { tell: Arc::from(tell), state: Mutex::new(State { window, teller: None, over: false }) }
+        let window = |severity| Window { severity, began: Instant::now(), told: 0, kept: 0 };
+        let windows = [Severity::Information, Severity::Failure].map(window);
+        Notices { tell: Arc::from(tell), state: Mutex::new(State { windows, teller: None, over: false }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells it, unless too much was told just now. Never waits.
-    pub(super) fn tell(&self, words: &str) {
+    /// Tells it, unless too much of its severity was told just now. Never waits.
+    pub(super) fn tell(&self, severity: Severity, words: &str) {
         let mut state = self.state();
-        if state.over {
+        let State { windows, teller, over } = &mut *state;
+        if *over {
             return;
         }
-        if state.window.began.elapsed() > WHILE {
-            self.tell_kept(&mut state);
-            state.window.began = Instant::now();
-            state.window.told = 0;
-        }
-        if state.window.told >= MOST || !self.pass_on(&mut state, words.to_owned()) {
-            state.window.kept = state.window.kept.saturating_add(1);
-        } else {
-            state.window.told = state.window.told.saturating_add(1);
+        for window in windows.iter_mut().filter(|w| w.severity == severity) {
+            if window.began.elapsed() > WHILE {
+                self.tell_kept(teller, window);
+                window.began = Instant::now();
+                window.told = 0;
+            }
+            if window.told >= MOST || !self.pass_on(teller, severity, words.to_owned()) {
+                window.kept = window.kept.saturating_add(1);
+            } else {
+                window.told = window.told.saturating_add(1);
+            }
         }
     }
 
-    fn tell_kept(&self, state: &mut State) {
-        let kept = state.window.kept;
-        if kept > 0 && self.pass_on(state, format!("and {kept} more like these")) {
-            state.window.kept = 0;
+    fn tell_kept(&self, teller: &mut Option<Teller>, window: &mut Window) {
+        let kept = window.kept;
+        if kept > 0 && self.pass_on(teller, window.severity, format!("and {kept} more like these")) {
+            window.kept = 0;
         }
     }
 
     /// Gives it to the thread; `false` where that has too much to tell already.
-    fn pass_on(&self, state: &mut State, words: String) -> bool {
-        if state.teller.is_none() {
-            state.teller = Teller::start(&self.tell).ok();
+    fn pass_on(&self, teller: &mut Option<Teller>, severity: Severity, words: String) -> bool {
+        if teller.is_none() {
+            *teller = Teller::start(&self.tell).ok();
         }
-        state.teller.as_ref().is_some_and(|teller| teller.words.try_send(words).is_ok())
+        teller.as_ref().is_some_and(|teller| teller.words.try_send((severity, words)).is_ok())
     }
 
     /// Nothing more will be told. Waits so long until all of it was heard.
     pub(super) fn finish(&self, patience: Duration) {
         let mut state = self.state();
-        self.tell_kept(&mut state);
-        state.over = true;
-        let teller = state.teller.take();
+        let State { windows, teller, over } = &mut *state;
+        windows.iter_mut().for_each(|window| self.tell_kept(teller, window));
+        *over = true;
+        let teller = teller.take();
         drop(state);
         let Some(Teller { words, end }) = teller else { return };
         drop(words);
@@ -104,12 +122,12 @@ impl Notices {
 
 impl Teller {
     fn start(tell: &Arc<Notice>) -> std::io::Result<Teller> {
-        let (words, heard) = sync_channel::<String>(WAITING);
+        let (words, heard) = sync_channel::<(Severity, String)>(WAITING);
         let (until, end): (Sender<()>, _) = channel();
         let tell = Arc::clone(tell);
         std::thread::Builder::new().name("notices".to_owned()).stack_size(STACK).spawn(move || {
             let _until = until;
-            heard.iter().for_each(|words| tell(&words));
+            heard.iter().for_each(|(severity, words)| tell(severity, &words));
         })?;
         Ok(Teller { words, end })
     }

@@ -5,12 +5,12 @@ use super::handshake::{Handshake, Outcome, Shaken};
 use super::limits::Limits;
 use super::listen::Listener;
 use super::means::Means;
-use super::notices::{Notice, Notices};
+use super::notices::{Notice, Notices, Severity};
 use super::talk::{Job, Proxy, Talk};
 use super::tls::Tls;
 use crate::array::{Array, Proxies};
 use crate::{Counters, Export};
-use chart::{Error, Result, ResultExt as _};
+use chart::{Error, Kind, Result, ResultExt as _};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,7 +35,7 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Whether the server ends when those have gone who have chosen an export.
     pub once: bool,
-    /// Hears of connections that broke the protocol or could not be served, on a thread of its own.
+    /// Hears of what failed, and of connections that broke the protocol or could not be served, on a thread of its own.
     pub notice: Box<Notice>,
 }
 
@@ -48,7 +48,7 @@ impl Config {
             proxies: 16,
             tls: None,
             once: false,
-            notice: Box::new(|_| ()),
+            notice: Box::new(|_, _| ()),
         }
     }
 }
@@ -130,6 +130,7 @@ impl Server {
         let mut exports = self.exports.write().unwrap_or_else(PoisonError::into_inner);
         let at = exports.iter().position(|e| e.name == name)?;
         let export = exports.remove(at);
+        export.withdraw();
         self.array.set_several(exports.len() > 1);
         Some(export)
     }
@@ -177,7 +178,8 @@ impl Server {
                     Ok(Some(socket)) => self.welcome(socket),
                     Ok(None) => {}
                     Err(e) => {
-                        self.notices.tell(&format!("a client could not be accepted: {e}"));
+                        let what = format!("a client could not be accepted: {e}");
+                        self.notices.tell(Severity::Failure, &what);
                         // Out of descriptors, most likely: trying again at once would not help.
                         std::thread::sleep(std::time::Duration::from_millis(50));
                     }
@@ -192,7 +194,10 @@ impl Server {
         self.counters.accepted.fetch_add(1, Relaxed);
         if let Err(e) = self.begin(socket) {
             self.counters.turned_away.fetch_add(1, Relaxed);
-            self.notices.tell(&format!("a client was turned away: {e}"));
+            // That there are too many is the clients' doing.
+            let severity =
+                if e.kind() == Kind::Unavailable { Severity::Information } else { Severity::Failure };
+            self.notices.tell(severity, &format!("a client was turned away: {e}"));
         }
     }
 
@@ -261,7 +266,7 @@ impl Server {
         let leaving = Leaving(self, conn.client);
         if let Err(e) = self.converse(conn) {
             self.counters.broken.fetch_add(1, Relaxed);
-            self.notices.tell(&format!("client {}: {e}", leaving.1));
+            self.notices.tell(Severity::Information, &format!("client {}: {e}", leaving.1));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a handshake agreed on.
 
+use super::failure::Log;
 use super::notices::Notices;
 use crate::Export;
 use io::nbd::wire::{BASE_ALLOCATION, Headers};
@@ -55,4 +56,22 @@ pub(super) struct Session {
     pub(super) contexts: Vec<Chosen>,
     /// Where the server's owner hears what a client is not told.
     pub(super) notices: Arc<Notices>,
+}
+
+impl Session {
+    /// Tells the server's owner why a request failed, and of what.
+    pub(super) fn tell(&self, log: &Log) {
+        let export = &self.export;
+        let words = match export.name.as_str() {
+            // What became of it is known, and what it is called below is nothing that anybody has heard of.
+            name if log.is_absent && export.is_withdrawn() => {
+                format!(
+                    "{name:?} is served no more, and a client that had chosen it has asked for what is gone"
+                )
+            }
+            "" => log.words.clone(),
+            name => format!("{name:?}: {}", log.words),
+        };
+        self.notices.tell(log.severity, &words);
+    }
 }

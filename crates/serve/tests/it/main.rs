@@ -4,6 +4,7 @@ mod client;
 mod hostile;
 mod linear;
 mod listen;
+mod notices;
 mod order;
 mod peers;
 mod soak;

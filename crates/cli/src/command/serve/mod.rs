@@ -14,12 +14,12 @@ use anyhow::{Context, bail};
 use attach::Guard;
 use chronicle::Chronicle;
 use live::Live;
-use portolan::serve::{Config, Guise, Limits, Listener, Offer, Offered, Server, Tls, Top, offer};
+use portolan::serve::{Config, Guise, Limits, Listener, Offer, Offered, Server, Severity, Tls, Top, offer};
 use portolan::size;
-use portolan::{Format, Location, Opened, Spec};
+use portolan::{Format, Location, Opened, Spec, Step};
 use ready::Heard;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,8 +211,8 @@ impl Args {
             proxies: usize::from(self.bounds.proxies),
             tls,
             once: self.once,
-            notice: Box::new(move |words| {
-                if !quiet {
+            notice: Box::new(move |severity, words| {
+                if !quiet || severity == Severity::Failure {
                     voice.say(words);
                 }
             }),
@@ -280,7 +280,15 @@ impl Args {
         let count = self.specs.len();
         match self.name.len() {
             0 if count == 1 => Ok(vec![String::new()]),
-            0 => Ok(self.specs.iter().map(file_name).collect()),
+            0 => {
+                let names: Vec<_> = self.specs.iter().map(default_name).collect();
+                match names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+                    None => Ok(names),
+                    Some((_, name)) => {
+                        bail!("two of the disks would be called {name:?}; name each of them with --name")
+                    }
+                }
+            }
             given if given == count => Ok(self.name.clone()),
             given => bail!("{given} names for {count} disks: give each one with --name, or none"),
         }
@@ -351,11 +359,37 @@ impl Args {
     }
 }
 
-/// What a disk is called where nobody has named it: as its file is, without the ending.
-fn file_name(spec: &Spec) -> String {
+/// What a disk is called where nobody has named it: as its file is, without the ending, and with what it is of that.
+fn default_name(spec: &Spec) -> String {
+    let stem = |path: &Path| path.file_stem().map(|name| name.to_string_lossy().into_owned());
     let name = match &spec.location {
-        Location::File(path) => path.file_stem().map(|name| name.to_string_lossy().into_owned()),
+        Location::File(path) => stem(path),
         _ => None,
     };
-    name.unwrap_or_else(|| spec.location.to_string())
+    let name = name.unwrap_or_else(|| spec.location.to_string());
+    spec.steps.iter().fold(name, |name, step| match step {
+        Step::Version(version) => format!("{name}-{version}"),
+        Step::Partition(number) => format!("{name}-{number}"),
+        Step::Path(path) => stem(path).unwrap_or(name),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_called_as_its_file_is_and_what_it_is_of_that() {
+        for (spec, name) in [
+            ("vm/disk.qcow2", "disk"),
+            ("vm/disk.qcow2#2", "disk-2"),
+            ("vm/disk.qcow2@before", "disk-before"),
+            ("vm/disk.qcow2@before#2", "disk-before-2"),
+            ("vm/disk.qcow2#2:/images/b.vdi", "b"),
+            ("vm/disk.qcow2#2:/images/b.vdi#1", "b-1"),
+            ("nbd://host/x", "nbd://host/x"),
+        ] {
+            assert_eq!(default_name(&Spec::parse(spec).unwrap()), name);
+        }
+    }
 }

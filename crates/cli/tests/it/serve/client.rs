@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// A connection to the first export, with simple replies.
+/// A connection to an export, with simple replies.
 pub(super) struct Client<S = UnixStream> {
     pub(super) socket: S,
     pub(super) size: u64,
@@ -22,22 +22,31 @@ fn broken(e: chart::Error) -> Error {
 
 impl Client {
     pub(super) fn connect(path: &Path) -> Result<Client> {
+        Client::connect_to(path, "")
+    }
+
+    /// The same, to an export by its name.
+    pub(super) fn connect_to(path: &Path, export: &str) -> Result<Client> {
         let socket = UnixStream::connect(path)?;
         // Longer than anything may take here: a server that does not answer is a failure.
         socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Client::over(socket)
+        Client::choosing(socket, export)
     }
 }
 
 impl<S: Read + Write> Client<S> {
     /// Over a socket that is connected.
-    pub(super) fn over(mut socket: S) -> Result<Self> {
+    pub(super) fn over(socket: S) -> Result<Self> {
+        Client::choosing(socket, "")
+    }
+
+    fn choosing(mut socket: S, export: &str) -> Result<Self> {
         let mut greeting = [0; Greeting::LEN];
         socket.read_exact(&mut greeting)?;
         Greeting::parse(&greeting).map_err(broken)?;
         let mut out = Vec::new();
         (ClientFlags::FIXED_NEWSTYLE | ClientFlags::NO_ZEROES).put(&mut out);
-        OptionHeader::put(Opt::EXPORT_NAME, b"", &mut out).map_err(broken)?;
+        OptionHeader::put(Opt::EXPORT_NAME, export.as_bytes(), &mut out).map_err(broken)?;
         socket.write_all(&out)?;
         let mut reply = [0; ExportNameReply::LEN];
         socket.read_exact(&mut reply)?;
@@ -64,10 +73,17 @@ impl<S: Read + Write> Client<S> {
 
     /// Waits for the next answer: to which request, which must have succeeded.
     pub(super) fn answer(&mut self) -> Result<u64> {
+        let SimpleReply { code, cookie } = self.outcome()?;
+        assert_eq!(code, Code::OK);
+        Ok(cookie)
+    }
+
+    /// Waits for the next answer, whatever it is.
+    pub(super) fn outcome(&mut self) -> Result<SimpleReply> {
         let mut reply = [0; SimpleReply::LEN];
         self.socket.read_exact(&mut reply)?;
         match Reply::parse(Headers::Simple, &reply).map_err(broken)? {
-            Reply::Simple(SimpleReply { code, cookie }) if code == Code::OK => Ok(cookie),
+            Reply::Simple(reply) => Ok(reply),
             other => panic!("{other:?}"),
         }
     }

@@ -10,6 +10,7 @@ mod guest;
 mod history;
 mod load;
 mod maps;
+mod notices;
 mod options;
 mod present;
 mod tls;
