@@ -4,8 +4,8 @@
 
 use chart::file::{SourceRecord, Written};
 use chart::{Chart, Wait};
-use std::path::Component;
 use libfuzzer_sys::fuzz_target;
+use std::path::Component;
 
 /// So many runs are looked at.
 const RUNS: usize = 10_000;
