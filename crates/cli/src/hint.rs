@@ -8,11 +8,16 @@ pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
     if let Some(remedy) = e.remedy() {
         return Some(remedied(remedy).to_owned());
     }
+    let command = std::env::args_os().nth(1);
     let hint = match e.kind() {
-        Kind::NotFound => return literal_name(e),
+        Kind::NotFound => return literal_name(e).or_else(|| inner_path(e)),
         Kind::Denied if e.os_code().is_some() => "Check the permissions of the file and of its directory.",
         // Who runs it already is not sent there.
-        Kind::Corrupt if std::env::args_os().nth(1).is_some_and(|command| command == "check") => return None,
+        Kind::Corrupt if command.as_deref().is_some_and(|c| c == "check") => return None,
+        // What is damaged may be what the image holds.
+        Kind::Corrupt if command.as_deref().is_some_and(|c| c == "ls" || c == "cat" || c == "extract") => {
+            "`portolan check` tells what is wrong with an image, `e2fsck -n` what is with a file system in it."
+        }
         Kind::Corrupt => "`portolan check` tells what is wrong with an image.",
         Kind::NoSpace => "Make room, or choose another place.",
         Kind::Unavailable => "Is the server running, and reachable from here?",
@@ -60,6 +65,15 @@ fn literal_name(e: &Error) -> Option<String> {
         arg.len() > path.len() && arg.starts_with(path) && std::fs::symlink_metadata(arg_path(arg)).is_ok()
     })?;
     Some(format!("There is a file of that whole name: write file:{} to mean it.", suffixed.display()))
+}
+
+/// Where what was taken for a file's name seems to have been meant as a path inside a disk.
+fn inner_path(e: &Error) -> Option<String> {
+    let name = e.path()?.to_str()?;
+    let (disk, inside) = name.split_once(':')?;
+    let image = disk.split_once('#').map_or(disk, |(image, _)| image);
+    let meant = !inside.starts_with('/') && std::path::Path::new(image).is_file();
+    meant.then(|| format!("A path inside a disk begins with a slash: {disk}:/{inside}"))
 }
 
 fn arg_path(bytes: &[u8]) -> &std::path::Path {

@@ -112,9 +112,35 @@ fn what_is_not_there_is_told_apart() {
     dir.fails("info outer.qcow2#2:/etc/motd", &["no file system"]);
     dir.fails("info outer.qcow2#1:/etc", &["is a directory"]);
     dir.fails("info outer.qcow2#1:/etc/none", &["/etc/none"]);
+    dir.fails("cat outer.qcow2#1:etc/motd", &["begins with a slash: outer.qcow2#1:/etc/motd"]);
+    dir.fails("ls -f raw outer.raw#2", &["portolan: outer.raw#2: no file system"]);
     dir.fails("info outer.qcow2#1#1", &["no partition table"]);
     dir.fails("info outer.qcow2#1@before", &["@before"]);
     dir.fails("convert outer.qcow2#1 outer.qcow2", &["outer.qcow2"]);
     dir.fails("convert --force outer.qcow2#1:/vm/base.raw outer.qcow2", &["its own target"]);
     dir.fails("extract --force outer.qcow2#1:/vm/base.raw -o outer.qcow2", &["its own target"]);
+}
+
+#[test]
+fn what_is_damaged_is_told_by_name_and_who_looks_into_it() {
+    use std::os::unix::fs::FileExt;
+    let dir = Dir::new();
+    if !filled(&dir) {
+        return;
+    }
+    let damage = |name: &str, at: u64| {
+        fs::copy(dir.join("outer.raw"), dir.join(name)).unwrap();
+        let file = fs::File::options().write(true).open(dir.join(name)).unwrap();
+        file.write_all_at(&[0x55; 512], at).unwrap();
+        file
+    };
+    let last = fs::metadata(dir.join("outer.raw")).unwrap().len() - 512;
+    damage("table", 512).write_all_at(&[0; 512], last).unwrap();
+    dir.fails("ls table", &["portolan: table: ", "neither of its headers is whole"]);
+    // The half of the superblock that says least.
+    damage("super", (1 << 20) + 1024 + 512);
+    let failed =
+        dir.fails("ls super#1", &["portolan: super#1: superblock does not match its checksum", "e2fsck -n"]);
+    assert!(failed.err.lines().count() == 2, "{}", failed.err);
+    assert!(dir.ok("ls super").out.contains("#1: superblock does not match its checksum"));
 }

@@ -68,7 +68,8 @@ pub struct Partition {
 
 /// The partitions of a disk; none where it has no table.
 pub fn partitions(opened: &Opened) -> Result<Option<Partitions>> {
-    let Some(table) = partition::read(&opened.disk)? else { return Ok(None) };
+    let read = partition::read(&opened.disk).map_err(|e| e.in_path(opened.image.name()));
+    let Some(table) = read? else { return Ok(None) };
     let mut rows = Vec::new();
     for found in &table.partitions {
         let mut row = Partition {

@@ -17,7 +17,7 @@ pub enum Inside {
 /// a partition table in front of it.
 pub fn inside(spec: &Spec, options: &Options) -> Result<Inside> {
     if let Found::Disk(opened) = find(spec, options)?
-        && fs::open(&opened.disk)?.is_none()
+        && fs::open(&opened.disk).map_err(|e| e.in_path(opened.image.name()))?.is_none()
         && let Some(partitions) = listing::partitions(&opened)?
     {
         return Ok(Inside::Partitions(partitions));

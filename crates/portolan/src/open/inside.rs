@@ -79,7 +79,7 @@ impl Opening<'_> {
                 }
                 (Here::Image(image), Step::Version(name)) => {
                     let what = format!("@{name}: only an image has versions, and a version has none");
-                    return Err(Error::unsupported(what).in_path(image.spec.to_string()));
+                    return Err(Error::unsupported(what).in_path(image.name()));
                 }
             };
             done += 1;
@@ -104,14 +104,13 @@ impl Opening<'_> {
     /// A partition of an image, as a disk of its own. It can be written if the image can.
     fn partition(&mut self, image: &Arc<Image>, number: u32) -> Result<Arc<Image>> {
         let spec = further(&image.spec, Step::Partition(number));
-        let table = partition::read(&image.disk).map_err(|e| e.in_path(image.spec.to_string()))?;
-        let none = || Error::not_found("there is no partition table").in_path(image.spec.to_string());
+        let table = partition::read(&image.disk).map_err(|e| e.in_path(image.name()))?;
+        let none = || Error::not_found("there is no partition table").in_path(image.name());
         let table = table.ok_or_else(none)?;
         let found = table.partitions.iter().find(|p| p.number == number).ok_or_else(|| {
             let there: Vec<_> = table.partitions.iter().map(|p| format!("#{}", p.number)).collect();
             let there = if there.is_empty() { "there are none".to_owned() } else { there.join(", ") };
-            Error::not_found(format!("there is no partition #{number}: {there}"))
-                .in_path(image.spec.to_string())
+            Error::not_found(format!("there is no partition #{number}: {there}")).in_path(image.name())
         })?;
         let disk = found.disk(&image.disk, image.writable)?;
         let container: Arc<dyn Source> = Arc::<Disk>::clone(&image.disk);
@@ -177,7 +176,7 @@ impl Inside {
 
 /// What a path names in the file system on an image's disk.
 fn node_in(image: &Arc<Image>, path: &Path) -> Result<Node> {
-    let named = || image.spec.to_string();
+    let named = || image.name();
     if let Some(fs) = fs::open(&image.disk).map_err(|e| e.in_path(named()))? {
         return node_of(&fs, path, image);
     }

@@ -80,6 +80,11 @@ impl Image {
         &self.disk
     }
 
+    /// What to call it where people read: its SPEC, without what was said of its format.
+    pub fn name(&self) -> String {
+        Spec { format: None, options: Default::default(), ..self.spec.clone() }.to_string()
+    }
+
     /// Its path, where it is a file of the host.
     pub fn path(&self) -> Option<&Path> {
         self.spec.plain_file()
