@@ -5,6 +5,9 @@ use super::number::{to_index, to_u16, to_u32};
 use chart::{Error, Result};
 use io::tree::{Kind, MAX_NODES, NodeId, Tree};
 
+/// It is worth a look whether a directory with so many names is sorted already.
+const LARGE: usize = 4096;
+
 /// A directory, by its number in the path table less one.
 #[derive(Clone, Copy)]
 pub(super) struct Directory {
@@ -46,7 +49,7 @@ impl Arrangement {
         };
         let (mut sorter, mut next) = (Sorter::default(), 0);
         while let Some(directory) = all.directories.get(to_index(next)).map(|directory| directory.node) {
-            if sorter.is_sorted(tree, naming, directory) {
+            if tree.children(directory).len() >= LARGE && sorter.is_sorted(tree, naming, directory) {
                 all.add(tree, next, shown(tree, naming, directory).map(|(id, _)| (id, 0)));
             } else {
                 sorter.sort(tree, naming, directory)?;
@@ -144,8 +147,8 @@ struct Sorter {
 const _: () = assert!(MAX_NODES <= 1 << 24 && KEY_MOST < 1 << 8);
 
 impl Sorter {
-    /// Whether what is in a directory stands in the order of its identifiers already, no two the same: mostly it
-    /// does, and then nothing is kept of it.
+    /// Whether what is in a directory stands in the order of its identifiers already, no two the same. Then it need
+    /// not be sorted, and no key be kept.
     fn is_sorted(&mut self, tree: &Tree, naming: Naming, directory: NodeId) -> bool {
         let (mut last, mut key) = (std::mem::take(&mut self.bytes), Vec::new());
         last.clear();

@@ -3,7 +3,6 @@
 use super::seal::Stamp;
 use rustix::fs::{FileType, Statx, makedev};
 use std::collections::HashMap;
-use std::ffi::CStr;
 
 /// A node of a tree, by its place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,13 +112,14 @@ impl Common {
 pub(super) struct Commons {
     list: Vec<Common>,
     numbers: HashMap<Common, u32>,
-    /// Neighbours are alike, mostly.
-    last: Option<(Common, u32)>,
+    /// Those that were met last: neighbours are alike, mostly.
+    last: [Option<(Common, u32)>; 16],
 }
 
 impl Commons {
     pub(super) fn number(&mut self, common: Common) -> u32 {
-        if let Some((_, number)) = self.last.filter(|(known, _)| *known == common) {
+        let last = &mut self.last[(u32::from(common.mode >> 12 ^ common.mode) ^ common.links) as usize % 16];
+        if let Some((_, number)) = last.filter(|(known, _)| *known == common) {
             return number;
         }
         let list = &mut self.list;
@@ -127,7 +127,7 @@ impl Commons {
             list.push(common);
             list.len() as u32 - 1
         });
-        self.last = Some((common, number));
+        *last = Some((common, number));
         number
     }
 
@@ -139,7 +139,7 @@ impl Commons {
 /// A node as it is kept.
 #[derive(Clone, Copy)]
 pub(super) struct Record {
-    /// Where its name begins among the names. It ends with a zero; what a symbolic link says comes behind that.
+    /// Where it is among the names: its length, its name, and what it says, of a symbolic link.
     pub(super) name_at: u32,
     /// What it has in common with others, by its number.
     pub(super) common: u32,
@@ -193,12 +193,21 @@ impl Record {
     }
 
     pub(super) fn name<'n>(&self, names: &'n [u8]) -> &'n [u8] {
-        CStr::from_bytes_until_nul(&names[self.name_at as usize..]).map_or(&[], CStr::to_bytes)
+        let (len, name) = names[self.name_at as usize..].split_first_chunk().unwrap_or((&[0; 2], &[]));
+        &name[..u16::from_le_bytes(*len).into()]
+    }
+
+    /// Adds a name, of at most 64 KiB, and tells where it is.
+    pub(super) fn push_name(name: &[u8], names: &mut Vec<u8>) -> u32 {
+        let at = names.len();
+        names.extend_from_slice(&(name.len() as u16).to_le_bytes());
+        names.extend_from_slice(name);
+        at as u32
     }
 
     /// What it says, of a symbolic link.
     pub(super) fn target<'n>(&self, names: &'n [u8]) -> &'n [u8] {
-        let at = self.name_at as usize + self.name(names).len() + 1;
+        let at = self.name_at as usize + size_of::<u16>() + self.name(names).len();
         &names[at..][..self.len as usize]
     }
 

@@ -44,9 +44,10 @@ pub(super) fn walk(root: OwnedFd, path: &Path, options: &Options, watch: Watch<'
         accessed: if options.accessed { vec![Stamp::of(stat.stx_atime)] } else { Vec::new() },
         commons: commons.list().to_vec(),
         listed: Vec::new(),
-        names: vec![0],
+        names: Vec::new(),
         skipped: Vec::new(),
     };
+    Record::push_name(b"", &mut tree.names);
     let nodes = AtomicU64::new(1);
     let mut level = 0..1;
     for depth in 0.. {
@@ -171,7 +172,7 @@ fn too_many_names(path: &Path) -> Error {
     Error::unsupported(format!("more than {MAX_NAME_BYTES} bytes of names")).in_path(path)
 }
 
-/// A name in a directory: where it lies in the scratch space, how long it is with the zero at its end, and its inode.
+/// A name in a directory: where it lies in the scratch space, how long it is, and its inode. Behind it is a zero.
 #[derive(Clone, Copy)]
 struct Entry {
     at: u32,
@@ -249,12 +250,10 @@ impl<'t> Scout<'t> {
             if record.is_nothing() {
                 continue;
             }
-            record.name_at = batch.names.len() as u32;
-            batch.names.extend_from_slice(name_at(&self.scratch, entry));
+            record.name_at = Record::push_name(name_at(&self.scratch, entry), &mut batch.names);
             if let Some((_, target)) = target {
                 record.len = target.len() as u64;
                 batch.names.extend_from_slice(&target);
-                batch.names.push(0);
             }
             if batch.names.len() > MAX_NAME_BYTES as usize {
                 return Err(too_many_names(&self.tree.path));
@@ -309,7 +308,7 @@ impl<'t> Scout<'t> {
             if self.scratch.len() + name.len() > MAX_NAME_BYTES as usize {
                 return Err(Stop::Limit(too_many_names(&self.tree.path)));
             }
-            let (at, len) = (self.scratch.len() as u32, name.len() as u32);
+            let (at, len) = (self.scratch.len() as u32, name.len() as u32 - 1);
             self.entries.push(Entry { at, len, inode: entry.ino() });
             self.scratch.extend_from_slice(name);
         }
@@ -318,7 +317,8 @@ impl<'t> Scout<'t> {
 
     /// Looks at one entry of a directory, whose records begin at `start`.
     fn look_at(&mut self, fd: BorrowedFd<'_>, i: u32, start: usize) {
-        let bytes = name_at(&self.scratch, &self.entries[i as usize]);
+        let Entry { at, len, .. } = self.entries[i as usize];
+        let bytes = &self.scratch[at as usize..=at as usize + len as usize];
         let Ok(name) = CStr::from_bytes_with_nul(bytes) else { return };
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let stat = match rustix::fs::statx(fd, name, flags, WANTED) {
@@ -364,7 +364,7 @@ impl<'t> Scout<'t> {
     }
 }
 
-/// A name in the scratch space, with the zero at its end.
+/// A name in the scratch space.
 fn name_at<'s>(scratch: &'s [u8], entry: &Entry) -> &'s [u8] {
     &scratch[entry.at as usize..][..entry.len as usize]
 }
