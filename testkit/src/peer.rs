@@ -31,7 +31,7 @@ fn package(tool: &str) -> &str {
         "isoinfo" => "genisoimage",
         "sfdisk" => "fdisk",
         "sgdisk" => "gdisk",
-        "unshare" | "losetup" | "partx" => "util-linux",
+        "unshare" | "setpriv" | "losetup" | "partx" => "util-linux",
         other => other,
     }
 }

@@ -90,6 +90,8 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
         Top::Overlay(path) => (overlay(spec, path, options, watch)?, None),
     };
     let mut disk = Arc::clone(&opened.disk);
+    // As a person names it: the format is told behind it.
+    let spec = &Spec { format: None, ..spec.clone() };
     let mut description = format!("{spec} ({})", opened.image.format);
     if let Map::Directory(tree) = &opened.image.map {
         let Directory { files, directories, .. } = Directory::of(tree);

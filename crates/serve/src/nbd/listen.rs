@@ -42,8 +42,10 @@ enum Socket {
 impl Listener {
     /// A unix socket at this path. One that a dead server left there is replaced; one in use is not.
     pub fn unix(path: &Path) -> Result<Listener> {
-        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-        if is_socket {
+        if let Ok(found) = std::fs::symlink_metadata(path) {
+            if !found.file_type().is_socket() {
+                return Err(Error::conflict("something that is no socket is there").in_path(path));
+            }
             refuse_used(path)?;
             std::fs::remove_file(path).in_path(path)?;
         }
@@ -63,7 +65,11 @@ impl Listener {
             }
         }
         refuse_remote(&addresses, may_be_remote)?;
-        let sockets = bind(&addresses).during(during)?.into_iter();
+        let sockets = bind(&addresses).map_err(|e| match e.kind() {
+            ErrorKind::AddrInUse => Error::conflict("another program has that port"),
+            _ => Error::from(e),
+        });
+        let sockets = sockets.during(during)?.into_iter();
         sockets.map(|socket| Listener { socket: Socket::Tcp(socket), path: None }.ready()).collect()
     }
 

@@ -19,18 +19,19 @@ pub(super) enum Guard {
     Mutual,
 }
 
-/// Prints what is served, which is in this format, and how to attach it; whether there is anything to say of that. Who
+/// Prints what is served, which is in this format, what becomes of what is written, and how to attach it; whether there is anything to say of that. Who
 /// has opened a socket knows how to reach it.
 pub(super) fn print(
     out: &mut Out,
     server: &Server,
     heard: &[Heard],
+    writes: &str,
     format: Format,
     guard: Guard,
 ) -> anyhow::Result<bool> {
     for export in server.exports() {
         let name = if export.name.is_empty() { String::new() } else { format!(" as {:?}", export.name) };
-        let how = if export.writable { "" } else { ", read-only" };
+        let how = if export.writable { writes } else { ", read-only" };
         let (what, size) = (&export.description, show(export.disk.len()));
         writeln!(out, "Serving {what}{name}: {size}{how}.")?;
     }

@@ -10,8 +10,9 @@ use crate::args::{self, Access, Input};
 use crate::output::{Out, plain};
 use crate::progress::Bar;
 use crate::signal;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use attach::Guard;
+use chart::Kind;
 use chronicle::Chronicle;
 use live::Live;
 use portolan::serve::{Config, Guise, Limits, Listener, Offer, Offered, Server, Severity, Tls, Top, offer};
@@ -151,14 +152,14 @@ struct Bounds {
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size::parse)]
     max_total_bytes: u64,
     /// How long a handshake may take
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = args::period)]
     handshake_timeout: Duration,
-    /// How long a client may be silent; for ever if it is not said
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    /// How long a client may be silent (30s, 5m); for ever if it is not said
+    #[arg(long, value_name = "TIME", value_parser = args::period)]
     idle_timeout: Option<Duration>,
     /// How long clients may take to read what is left when the server ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    drain_timeout: u64,
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = period_or_none)]
+    drain_timeout: Duration,
 }
 
 /// Reads a number of which none would make no sense.
@@ -170,8 +171,9 @@ fn one_or_more(text: &str) -> Result<usize, String> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    one_or_more(text).map(|seconds| Duration::from_secs(seconds as u64))
+/// Reads how long something is, which may be no time at all.
+fn period_or_none(text: &str) -> Result<Duration, chart::Error> {
+    if text == "0" { Ok(Duration::ZERO) } else { args::period(text) }
 }
 
 impl Bounds {
@@ -185,7 +187,7 @@ impl Bounds {
             connections: self.max_connections,
             handshake: self.handshake_timeout,
             idle: self.idle_timeout,
-            drain: Duration::from_secs(self.drain_timeout),
+            drain: self.drain_timeout,
         })
     }
 }
@@ -236,7 +238,9 @@ impl Args {
         }
         if self.json && has_client {
             // Standard output may be the client's.
-            eprintln!("{}", serde_json::to_string(&live::report(server.counters()))?);
+            let counted = serde_json::to_string(&live::report(server.counters()))?;
+            // Nobody may hear it.
+            let _ = writeln!(std::io::stderr(), "{counted}");
         } else if self.json {
             out.json(&live::report(server.counters()))?;
         }
@@ -245,16 +249,21 @@ impl Args {
         served.map(|()| Exit::DONE)
     }
 
-    /// Opens every disk, with what takes its writes.
-    fn open(&self) -> anyhow::Result<Vec<Offered>> {
+    /// What takes the writes.
+    fn top(&self) -> Top {
         let read_only = self.read_only || self.present.is_some();
-        let top = match (&self.overlay, self.temporary, read_only) {
+        match (&self.overlay, self.temporary, read_only) {
             (Some(path), ..) => Top::Overlay(path.clone()),
             (None, true, _) => Top::Temporary,
             _ if self.history.is_some() => Top::History(self.keep),
             (None, false, true) => Top::Nothing,
             (None, false, false) => Top::Itself,
-        };
+        }
+    }
+
+    /// Opens every disk, with what takes its writes.
+    fn open(&self) -> anyhow::Result<Vec<Offered>> {
+        let top = self.top();
         if self.overlay.is_some() && self.specs.len() > 1 {
             bail!("one overlay cannot take the writes to {} disks", self.specs.len());
         }
@@ -266,8 +275,9 @@ impl Args {
             let (bitmaps, places) = (self.bitmap.clone(), self.places);
             let how = Offer { name, top: top.clone(), guise, bitmaps, places };
             let bar = Bar::new("opening", self.quiet);
-            let offered = bar.watch(|watch| offer(&self.input.apply(spec), &how, &options, watch))?;
+            let offered = bar.watch(|watch| offer(&self.input.apply(spec), &how, &options, watch));
             drop(bar);
+            let offered = offered.map_err(|e| or_read(e, &top))?;
             if let Some(why) = offered.read_only.as_ref().filter(|_| !self.quiet) {
                 eprintln!("portolan: {}", plain(&format!("{} can only be read: {why}", spec.location)));
             }
@@ -290,7 +300,10 @@ impl Args {
                 }
             }
             given if given == count => Ok(self.name.clone()),
-            given => bail!("{given} names for {count} disks: give each one with --name, or none"),
+            given => {
+                let s = if count == 1 { "" } else { "s" };
+                bail!("{given} names for {count} disk{s}: give each one with --name, or none")
+            }
         }
     }
 
@@ -309,11 +322,16 @@ impl Args {
             return Ok(());
         }
         let format = self.present.unwrap_or(Format::Raw);
-        let is_ours = attach::print(out, server, heard, format, self.security.guard())?;
+        let writes = match self.top() {
+            Top::Overlay(path) => format!("; writes go to {}", path.display()),
+            Top::Temporary => "; what is written is gone at the end".to_owned(),
+            Top::Itself | Top::Nothing | Top::History(_) => String::new(),
+        };
+        let is_ours = attach::print(out, server, heard, &writes, format, self.security.guard())?;
         if let Some(every) = self.history {
             writeln!(
                 out,
-                "\nWhat is written is kept every {every:?}: v0 is how it began, then v1, v2, ... beside it."
+                "\nWhat is written is kept every {every:?}, until this server ends: v0 is how it began, then v1, v2, ... beside it."
             )?;
         }
         if is_ours {
@@ -357,6 +375,14 @@ impl Args {
         let accepted = accept.join().map_err(|_| anyhow::anyhow!("accepting clients failed"))?;
         Ok(accepted?)
     }
+}
+
+/// What else can be done where a disk may not be written.
+fn or_read(e: chart::Error, top: &Top) -> anyhow::Error {
+    if *top == Top::Itself && e.kind() == Kind::Denied && e.os_code().is_some() {
+        return anyhow!("{e}; where it may be read, --read-only serves it, and --temporary takes writes too");
+    }
+    e.into()
 }
 
 /// What a disk is called where nobody has named it: as its file is, without the ending, and with what it is of that.

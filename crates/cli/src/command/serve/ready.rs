@@ -1,6 +1,7 @@
 //! Where clients come from, and telling that they may.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail, ensure};
+use chart::Kind;
 use portolan::serve::Listener;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -46,17 +47,26 @@ pub(super) fn listen(address: &str, may_be_remote: bool) -> anyhow::Result<Heard
         return client(socket).context("standard input is to be the client, as inetd has it");
     }
     if let Some(path) = address.strip_prefix("unix:") {
+        ensure!(!path.is_empty(), "{address:?} names no socket: write unix:PATH");
         return unix(Path::new(path));
     }
     let Some(rest) = address.strip_prefix("tcp:") else {
         bail!("{address:?} is no address: unix:PATH, tcp:HOST:PORT, tcp:PORT or stdio");
     };
     let (host, port) = rest.rsplit_once(':').unwrap_or(("localhost", rest));
-    let number: u16 = port.parse().with_context(|| format!("{port:?} is no port"))?;
+    let number: u16 = port.parse().map_err(|_| anyhow!("{port:?} is no port, from 0 to 65535"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let listeners = Listener::tcp(host, number, may_be_remote)?;
+    let listeners = Listener::tcp(host, number, may_be_remote).map_err(or_else)?;
     let port = listeners.iter().find_map(Listener::port).unwrap_or(number);
     Ok(Heard::Listeners { listeners, address: Address::Tcp(as_reached(host), port) })
+}
+
+/// What else can be done where an address is refused since others can reach it.
+fn or_else(e: chart::Error) -> anyhow::Error {
+    if e.kind() == Kind::Denied && e.os_code().is_none() {
+        return anyhow!("{e}: add --tls DIR, or --insecure if that is meant");
+    }
+    e.into()
 }
 
 /// What clients call this host: where all of its addresses are listened on, that is its name.
@@ -98,7 +108,7 @@ pub(super) fn inherited(may_be_remote: bool) -> anyhow::Result<Vec<Heard>> {
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)
             .with_context(|| format!("descriptor {number}, of LISTEN_FDS"))?;
         heard.push(if rustix::net::sockopt::socket_acceptconn(&socket)? {
-            let listeners = vec![Listener::inherited(socket, may_be_remote)?];
+            let listeners = vec![Listener::inherited(socket, may_be_remote).map_err(or_else)?];
             Heard::Listeners { listeners, address: Address::Inherited }
         } else {
             client(socket)?

@@ -6,6 +6,7 @@ use crate::run::Dir;
 use io::nbd::wire::{Command, CommandFlags};
 use rustix::process::Signal;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ fn an_overlay_takes_the_writes() {
     // Two servers share a base that neither writes.
     let one = Server::start(&dir, "one", "--overlay one.qcow2 top.qcow2");
     let two = Server::start(&dir, "two", "--overlay two.qcow2 top.qcow2");
+    assert!(one.log("out").contains("writes go to one.qcow2"));
     qemu_io(&dir, &["read -P 99 64k 64k", "write -P 1 64k 4k", "discard 15M 64k"], &one.uri(""));
     qemu_io(&dir, &["read -P 99 64k 64k", "write -P 2 64k 4k"], &two.uri(""));
     qemu_io(&dir, &["read -P 1 64k 4k", "read -P 0 15M 64k", "read -P 5 15424k 64k"], &one.uri(""));
@@ -48,6 +50,7 @@ fn a_temporary_overlay_is_gone_at_the_end() {
     let before = std::fs::read(dir.join("top.qcow2")).unwrap();
     for end in [|server: Server<'_>| server.kill(), |server: Server<'_>| drop(server.end())] {
         let server = Server::start(&dir, "s", "--temporary top.qcow2");
+        assert!(server.log("out").contains("gone at the end"));
         qemu_io(
             &dir,
             &["read -P 99 64k 64k", "write -P 1 64k 1M", "flush", "read -P 1 64k 1M"],
@@ -261,6 +264,29 @@ fn it_leaves_nothing_behind() {
     server.end();
 }
 
+/// What may not be written is refused as such, and can be read.
+#[test]
+fn who_may_only_read_is_told_how_to() {
+    if !testkit::peer::require(&["root", "setpriv", "nbdinfo"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.raw("disk.raw", 1 << 20);
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let program = env!("CARGO_BIN_EXE_portolan");
+    let copy = dir.join("portolan");
+    // Where the program is nobody else may look.
+    std::fs::copy(program, &copy).unwrap();
+    let nobody = "--reuid 65534 --regid 65534 --clear-groups ./portolan serve --listen unix:s.sock";
+    let said = refused(&dir, "setpriv", &format!("{nobody} -f raw disk.raw"));
+    assert!(said.contains("disk.raw") && said.contains("--read-only"), "{said}");
+    let mut command = std::process::Command::new("setpriv");
+    command.args(nobody.split(' ')).args("--pid-file s.pid --once --read-only -f raw disk.raw".split(' '));
+    let server = Server::of(&dir, "s", command.current_dir(dir.path()));
+    assert_eq!(dir.tool("nbdinfo", &format!("--size {}", server.uri(""))).trim(), (1 << 20).to_string());
+    server.ended();
+}
+
 /// A number that another server has written meanwhile is that server's, and a link that somebody planted is not
 /// followed.
 #[test]
@@ -364,6 +390,13 @@ fn what_to_serve_must_be_clear() {
     dir.fails("serve --listen unix:s.sock absent.qcow2", &["absent.qcow2"]);
     dir.fails("serve --listen s.sock disk.qcow2", &["unix:PATH"]);
     dir.fails("serve --listen tcp:localhost:x disk.qcow2", &["\"x\""]);
+    dir.fails("serve --listen unix: disk.qcow2", &["unix:PATH"]);
+    dir.fails("serve --listen unix:disk.raw disk.qcow2", &["disk.raw", "no socket"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    dir.fails(&format!("serve --listen tcp:{port} disk.qcow2"), &[&port.to_string(), "another program"]);
+    dir.fails("serve --listen tcp:0.0.0.0:0 disk.qcow2", &["--tls", "--insecure"]);
+    dir.fails("serve --tls nowhere disk.qcow2", &["nowhere/server-key.pem", "not found"]);
     dir.fails("serve --listen unix:no/where.sock disk.qcow2", &["no/where.sock"]);
     dir.fails("serve --listen unix:s.sock --pid-file no/where.pid disk.qcow2", &["no/where.pid"]);
     dir.fails("serve --max-request 1k disk.qcow2", &["--max-request"]);

@@ -59,6 +59,7 @@ fn nbdinfo_tells_what_is_served() {
 
     let server = on_a_port(&dir, "w", "-f raw disk.raw");
     let uri = server.uri("");
+    assert!(dir.tool("nbdinfo", &uri).contains("description: disk.raw (raw)"));
     for can in
         ["trim", "zero", "fast-zero", "fua", "flush", "df", "cache", "multi-conn", "connect", "structured"]
     {

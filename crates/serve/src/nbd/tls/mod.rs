@@ -8,7 +8,7 @@ mod pump;
 use super::conn::Conn;
 use chart::{Error, Result, ResultExt as _};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
@@ -45,7 +45,7 @@ impl Tls {
             builder.with_no_client_auth()
         };
         let key = directory.join(SERVER_KEY);
-        let secret = PrivateKeyDer::from_pem_file(&key).map_err(|e| unreadable(&key, &e))?;
+        let secret = PrivateKeyDer::from_pem_file(&key).map_err(|e| unreadable(&key, e))?;
         let chain = certificates(&directory.join(SERVER_CERTIFICATE))?;
         let config = builder.with_single_cert(chain, secret).map_err(|e| refused(&e))?;
         Ok(Tls(Arc::new(config)))
@@ -54,12 +54,15 @@ impl Tls {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let parsed = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = parsed.map_err(|e| unreadable(path, &e))?;
+    let found = parsed.map_err(|e| unreadable(path, e))?;
     if found.is_empty() { Err(Error::invalid("it holds no certificate").in_path(path)) } else { Ok(found) }
 }
 
-fn unreadable(path: &Path, e: &rustls::pki_types::pem::Error) -> Error {
-    Error::invalid(format!("cannot be read as PEM: {e}")).in_path(path)
+fn unreadable(path: &Path, e: pem::Error) -> Error {
+    match e {
+        pem::Error::Io(e) => Error::from(e).in_path(path),
+        e => Error::invalid(format!("cannot be read as PEM: {e}")).in_path(path),
+    }
 }
 
 fn refused(e: &dyn std::fmt::Display) -> Error {
