@@ -87,23 +87,20 @@ impl Page {
     }
 
     fn axis(&mut self, scale: &Scale) {
-        let steps = 8;
         let y = self.y - 10.0;
-        for i in 0..=steps {
-            let x = BAR_WIDTH * f64::from(i) / f64::from(steps);
-            let anchor = if i == 0 {
+        for (at, x) in scale.ticks() {
+            let anchor = if x < 1.0 {
                 "start"
-            } else if i == steps {
+            } else if x > BAR_WIDTH - 1.0 {
                 "end"
             } else {
                 "middle"
             };
-            let at = scale.at(x);
             put!(
                 self,
                 r#"<text class="tick" x="{:.1}" y="{y:.1}" text-anchor="{anchor}">{}</text>"#,
                 MARGIN + x,
-                if at == 0 { "0".to_owned() } else { show(round(at)) }
+                if at == 0 { "0".to_owned() } else { show(at) }
             );
             put!(
                 self,
@@ -527,12 +524,6 @@ fn sum(survey: &Survey, of: impl Fn(&Class) -> bool) -> u64 {
 /// An address as people read it, exact where that is short.
 fn exact(at: u64) -> String {
     if at.is_multiple_of(1 << 10) || at < 1024 { show(at) } else { format!("byte {at}") }
-}
-
-/// An address to three digits, so that ticks stay short.
-fn round(at: u64) -> u64 {
-    let step = (1u64 << (at.max(1).ilog2() / 10 * 10)).max(1);
-    if at / step >= 10 { at / step * step } else { at - at % (step / 8).max(1) }
 }
 
 /// The last name of a path, or all of what is none.

@@ -2,12 +2,16 @@
 //! be seen: most disks are mostly nothing.
 
 use super::survey::Empty;
+use crate::size::{parse, show};
 
 /// All shortened holes together take this share of the picture at most.
 const HOLES_SHARE: f64 = 0.3;
 
 /// A shortened hole is at least so wide, to be recognised.
 const HOLE_WIDTH: f64 = 26.0;
+
+/// Ticks are so far from each other at least.
+const TICK_GAP: f64 = 84.0;
 
 /// A range of the disk and where it is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,5 +73,32 @@ impl Scale {
         let Some(part) = self.parts.get(i) else { return self.parts.last().map_or(0, |p| p.end) };
         let within = ((x - part.x) / part.width).clamp(0.0, 1.0) * (part.end - part.start) as f64;
         part.start + within as u64
+    }
+
+    /// Addresses to write beside the picture, and where: the beginning, the end, and between them what a few digits tell
+    /// exactly, far enough from each other. A part in which there is no such address is told by its beginning.
+    pub(super) fn ticks(&self) -> Vec<(u64, f64)> {
+        let Some(last) = self.parts.last() else { return vec![(0, 0.0)] };
+        let (len, width) = (last.end, last.x + last.width);
+        let mut ticks = vec![(0, 0.0)];
+        for part in self.parts.iter().filter(|part| part.shortened.is_none()) {
+            let apart = (part.end - part.start) as f64 / part.width * TICK_GAP;
+            let step = (apart as u64).max(1).checked_next_power_of_two().unwrap_or(1 << 63);
+            let first = part.start.div_ceil(step);
+            let exact = (first..).map(|n| n.saturating_mul(step)).take_while(|&at| at < part.end);
+            let exact: Vec<u64> =
+                exact.filter(|&at| parse(&show(at).replace(' ', "")).is_ok_and(|told| told == at)).collect();
+            let all = if exact.is_empty() { vec![part.start] } else { exact };
+            for at in all {
+                let x = self.x(at);
+                let told = |known: u64| show(known) == show(at);
+                let near = ticks.last().is_some_and(|&(known, before)| x - before < TICK_GAP || told(known));
+                if !near && width - x >= TICK_GAP && !told(len) {
+                    ticks.push((at, x));
+                }
+            }
+        }
+        ticks.push((len, width));
+        ticks
     }
 }

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 /// So many holes may be shortened.
 const HOLES: usize = 12;
 
-/// Holes shorter than this share of the disk are not.
-const HOLE_SHARE: u64 = 50;
+/// Holes shorter than this share of what is left without them and all longer ones are not: they would not be shorter.
+const HOLE_SHARE: u64 = 8;
 
 /// With more ranges than this, ribbons would be a blur.
 const RIBBONS: usize = 300;
@@ -146,14 +146,10 @@ impl Outline {
     pub(super) fn of(image: &Image, host: bool, watch: Watch<'_>) -> Result<Outline> {
         let mut longest: Vec<Empty> = Vec::new();
         let mut reach: Vec<(String, u64)> = Vec::new();
-        let least = image.disk().len() / HOLE_SHARE;
         let mut keep = |run: Empty| {
-            if run.end - run.start > least {
-                longest.push(run);
-            }
+            longest.push(run);
             if longest.len() > 4 * HOLES {
-                longest.sort_by_key(|run| std::cmp::Reverse(run.end - run.start));
-                longest.truncate(HOLES);
+                keep_longest(&mut longest);
             }
         };
         let mut run: Option<Empty> = None;
@@ -177,11 +173,29 @@ impl Outline {
             Ok(())
         })?;
         run.into_iter().for_each(keep);
-        longest.sort_by_key(|run| std::cmp::Reverse(run.end - run.start));
-        longest.truncate(HOLES);
-        longest.sort_by_key(|run| run.start);
-        Ok(Outline { empty: longest, reach })
+        keep_longest(&mut longest);
+        Ok(Outline { empty: to_shorten(image.disk().len(), longest), reach })
     }
+}
+
+/// Keeps the longest, the very longest first.
+fn keep_longest(runs: &mut Vec<Empty>) {
+    runs.sort_by_key(|run| std::cmp::Reverse(run.end - run.start));
+    runs.truncate(HOLES);
+}
+
+/// Which of the longest runs, the very longest first, are so much longer than the rest that they hide it; in the order
+/// of the disk.
+pub(super) fn to_shorten(len: u64, mut longest: Vec<Empty>) -> Vec<Empty> {
+    let mut rest = len;
+    let hides = |run: &Empty| {
+        rest -= run.end - run.start;
+        run.end - run.start > rest / HOLE_SHARE
+    };
+    let many = longest.iter().map(hides).take_while(|hides| *hides).count();
+    longest.truncate(many);
+    longest.sort_by_key(|run| run.start);
+    longest
 }
 
 impl Survey {
