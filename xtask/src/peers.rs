@@ -25,6 +25,7 @@ const PEERS: &[Peer] = &[
     peer(&["nbdcopy"], &["libnbd-bin"]),
     peer(&["nbdsh"], &["python3-libnbd"]),
     peer(&["nbdkit"], &["nbdkit"]),
+    peer(&["nbd-client"], &["nbd-client"]),
     peer(&["openssl"], &["openssl"]),
     peer(&["mkfs.xfs"], &["xfsprogs"]),
     peer(&["mkfs.ext4"], &["e2fsprogs"]),

@@ -19,6 +19,7 @@ pub(crate) struct Options {
     keep_going: bool,
     install: bool,
     fuzz_seconds: u32,
+    soak_seconds: u32,
     ci: bool,
     /// Only these steps; all when empty.
     only: Vec<String>,
@@ -57,6 +58,7 @@ const STEPS: &[Step] = &[
     Step { name: "layers", quick: true, run: steps::layers },
     Step { name: "deny", quick: false, run: steps::deny },
     Step { name: "tests", quick: true, run: steps::tests },
+    Step { name: "soak", quick: false, run: steps::soak },
     Step { name: "doctests", quick: false, run: steps::doc_tests },
     Step { name: "docs", quick: false, run: steps::docs },
     Step { name: "fuzz", quick: false, run: fuzz::step },
@@ -76,6 +78,7 @@ fn parse(args: &[String]) -> Result<Options> {
         keep_going: false,
         install: true,
         fuzz_seconds: 60,
+        soak_seconds: 120,
         ci: house::ci(),
         only: Vec::new(),
     };
@@ -85,15 +88,19 @@ fn parse(args: &[String]) -> Result<Options> {
             "--quick" => options.quick = true,
             "--keep-going" => options.keep_going = true,
             "--no-install" => options.install = false,
-            "--fuzz-seconds" => {
-                let seconds = args.next().context("--fuzz-seconds needs a number")?;
-                options.fuzz_seconds = seconds.parse().context("--fuzz-seconds needs a number")?;
-            }
+            "--fuzz-seconds" => options.fuzz_seconds = seconds(arg, args.next())?,
+            "--soak-seconds" => options.soak_seconds = seconds(arg, args.next())?,
             step if STEPS.iter().any(|known| known.name == step) => options.only.push(step.to_owned()),
             other => bail!("test takes no `{other}`"),
         }
     }
     Ok(options)
+}
+
+/// The number behind an option.
+fn seconds(option: &str, number: Option<&String>) -> Result<u32> {
+    let needs = || format!("{option} needs a number");
+    number.with_context(needs)?.parse().with_context(needs)
 }
 
 /// Whether the person asked for this step.

@@ -181,6 +181,32 @@ pub(super) fn plain(line: &str) -> String {
     out
 }
 
+/// Minutes of load on the NBD server, alone: its memory, descriptors and threads stay where they were.
+pub(super) fn soak(options: &Options) -> Result<Outcome> {
+    // Not nextest, which ends what takes minutes.
+    let words =
+        ["cargo", "test", "--workspace", "--test", "it", "--", "--exact", "--nocapture", "soak::soak"];
+    let mut command = process::command(&words);
+    println!("   PORTOLAN_SOAK={} {}", options.soak_seconds, process::shown(&command));
+    command.env("PORTOLAN_SOAK", options.soak_seconds.to_string()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start the soak")?;
+    let mut last = None;
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+        let line = line?;
+        // The other crates have no such test, and say so.
+        if line.contains("requests;") {
+            println!("   {line}");
+            last = Some(line);
+        }
+    }
+    let status = child.wait()?;
+    match last {
+        Some(last) if status.success() => passed(format!("{} s, and then {last}", options.soak_seconds)),
+        Some(_) => bail!("{status}"),
+        None => bail!("{status}, and no load was put on anything"),
+    }
+}
+
 pub(super) fn doc_tests(_: &Options) -> Result<Outcome> {
     run(&mut process::command(&["cargo", "test", "--workspace", "--doc"]))?;
     passed("")

@@ -34,11 +34,12 @@ const PLANTED: &[Step] = &[
 
 #[test]
 fn arguments_are_understood() {
-    let asked = options(&["--quick", "--keep-going", "--no-install", "--fuzz-seconds", "7"]);
+    let asked =
+        options(&["--quick", "--keep-going", "--no-install", "--fuzz-seconds", "7", "--soak-seconds", "9"]);
     assert!(asked.quick && asked.keep_going && !asked.install);
-    assert_eq!(asked.fuzz_seconds, 7);
+    assert_eq!((asked.fuzz_seconds, asked.soak_seconds), (7, 9));
     assert_eq!(options(&["fuzz", "docs"]).only, ["fuzz", "docs"]);
-    for wrong in [&["--slow"][..], &["--fuzz-seconds"], &["--fuzz-seconds", "x"]] {
+    for wrong in [&["--slow"][..], &["--fuzz-seconds"], &["--soak-seconds", "x"]] {
         let args: Vec<String> = wrong.iter().map(|&arg| arg.to_owned()).collect();
         assert!(parse(&args).is_err(), "{wrong:?}");
     }

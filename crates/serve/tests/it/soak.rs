@@ -1,6 +1,7 @@
 //! Hours of load, or seconds of it: memory, descriptors and threads stay where they were.
 //!
-//! `PORTOLAN_SOAK=3600 cargo nextest run -p serve -E 'test(soak)' --no-capture` is an hour of it.
+//! `cargo xtask test soak --soak-seconds 3600` is an hour of it, `cargo xtask test` has two minutes, and beside other
+//! tests it is seconds.
 
 use crate::client::{Client, connect, request};
 use crate::hostile::{held, resident, until};
@@ -32,8 +33,8 @@ const SECONDS: u64 = 8;
 /// How often memory is measured.
 const MEASURED: u64 = 8;
 
-fn seconds() -> u64 {
-    std::env::var("PORTOLAN_SOAK").ok().and_then(|s| s.parse().ok()).unwrap_or(SECONDS)
+fn asked() -> Option<u64> {
+    std::env::var("PORTOLAN_SOAK").ok().and_then(|s| s.parse().ok())
 }
 
 /// A qcow2 image of 64 KiB clusters over a backing disk of zeros, in a file.
@@ -127,7 +128,7 @@ fn soak() {
     let serving = Serving::start(exports, limits, None);
     let mut parts: Vec<Vec<u8>> =
         (0..CLIENTS).map(|who| vec![u8::from(who % 2 == 1); PART as usize]).collect();
-    let time = Duration::from_millis(seconds() * 1000 / MEASURED);
+    let time = Duration::from_millis(asked().unwrap_or(SECONDS) * 1000 / MEASURED);
     // What is taken once and kept is taken now.
     load(&serving, &mut parts, 0, time);
     let mut seen = Vec::new();
@@ -139,7 +140,8 @@ fn soak() {
         assert!(requests > 0);
         seen.push((resident(), fds, threads));
     }
-    if std::env::var_os("NEXTEST").is_some() {
+    // Whoever asks for more than seconds runs nothing beside it, nor does nextest in the same process.
+    if asked().is_some() || std::env::var_os("NEXTEST").is_some() {
         let (first, last) = (seen[0], seen[seen.len() - 1]);
         // A thread is still there for a moment when its client no longer is.
         until("descriptors or threads grow", || {
