@@ -49,10 +49,10 @@ pub(crate) struct Args {
     #[arg(long)]
     structured: bool,
     /// For how long
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// For so many requests, however long that takes
-    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "seconds")]
     operations: Option<u64>,
     /// Write: what the disk holds is lost
     #[arg(long)]
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "write")]
     verify: bool,
     /// Flush after every N writes of a connection or thread
-    #[arg(long, value_name = "N", requires = "write")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "write")]
     flush_every: Option<u64>,
     /// Only in the first so many bytes
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]

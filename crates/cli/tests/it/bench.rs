@@ -47,6 +47,9 @@ fn loads_are_measured() {
         dir.tool("qemu-img", "check -q disk.qcow2");
     }
     dir.fails("bench --size 1G disk.qcow2", &["requests"]);
+    for none in ["--seconds 0", "--operations 0", "--write --flush-every 0", "--connections 0x"] {
+        assert_eq!(dir.run(&format!("bench {none} disk.qcow2")).code, 2, "{none}");
+    }
     dir.fails("bench --write -f raw absent", &["absent"]);
 }
 

@@ -331,7 +331,8 @@ impl Args {
         if let Some(every) = self.history {
             writeln!(
                 out,
-                "\nWhat is written is kept every {every:?}, until this server ends: v0 is how it began, then v1, v2, ... beside it."
+                "\nWhat it holds is kept every {every:?}, where something was written: as v0 (how it began), v1, v2, ... beside it.\n\
+                 All of that is gone when this server ends, and so is what was written."
             )?;
         }
         if is_ours {

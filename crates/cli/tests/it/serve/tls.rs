@@ -109,7 +109,7 @@ fn raw_disks_are_served_under_tls_too() {
 
 /// The words of the line for this client that the server has printed, with the client's own directory in its place.
 #[track_caller]
-fn pasted(server: &Server<'_>, who: &str, certificates: &Path) -> Vec<String> {
+pub(super) fn pasted(server: &Server<'_>, who: &str, certificates: &Path) -> Vec<String> {
     let said = server.log("out");
     let line =
         said.lines().find_map(|line| line.trim().strip_prefix(who)).unwrap_or_else(|| panic!("{said}"));
@@ -119,9 +119,18 @@ fn pasted(server: &Server<'_>, who: &str, certificates: &Path) -> Vec<String> {
     String::from_utf8_lossy(&words.stdout).lines().map(str::to_owned).collect()
 }
 
+/// What the nbd-client of such a line lists, where it would attach.
+#[track_caller]
+pub(super) fn listed(dir: &Dir, line: &[String]) -> String {
+    let [sudo, tool, words @ .., device] = line else { panic!("{line:?}") };
+    assert_eq!((sudo.as_str(), tool.as_str(), device.as_str()), ("sudo", "nbd-client", "/dev/nbd0"));
+    let tool = ["/usr/sbin/nbd-client", "/sbin/nbd-client"].into_iter().find(|path| Path::new(path).exists());
+    dir.tool(tool.unwrap_or("nbd-client"), &format!("-l|{}", words.join("|")))
+}
+
 #[test]
 fn what_is_printed_can_be_pasted() {
-    if !testkit::peer::require(&["openssl", "nbdinfo", "qemu-img"]) {
+    if !testkit::peer::require(&["openssl", "nbdinfo", "qemu-img", "nbd-client"]) {
         return;
     }
     let dir = Dir::new();
@@ -132,6 +141,9 @@ fn what_is_printed_can_be_pasted() {
         let server = start(&dir, name, "--name x,y --tls ours --tls-verify-peer disk.qcow2");
         let nbdinfo = pasted(&server, "nbdinfo", &client);
         dir.tool("nbdinfo", &format!("--size|{}", nbdinfo[1]));
+        // Not to the kernel, which would have to be asked, but as far as a list.
+        let listed = listed(&dir, &pasted(&server, "kernel", &client));
+        assert!(listed.contains("x,y: disk.qcow2"), "{listed}");
         let portolan = pasted(&server, "Portolan", &client);
         dir.ok(&portolan[1..].join(" "));
         // The same words as of the emulator, but for the device.

@@ -1,5 +1,6 @@
 //! nbdinfo, nbdcopy, qemu-img and qemu-io, on raw and qcow2, over unix sockets and ports.
 
+use super::tls::{listed, pasted};
 use super::{Server, Start, on_a_port, on_a_socket, qemu_io, refused};
 use crate::run::Dir;
 
@@ -100,6 +101,23 @@ fn several_disks_are_several_exports() {
     assert_eq!(names, ["a/b", "ü"]);
     let other = format!("{}%C3%BC", server.uri("").strip_suffix("a/b").unwrap());
     qemu_io(&dir, &["read -P 2 4M 64k"], &other);
+}
+
+/// The kernel's client, as far as it goes without the kernel.
+#[test]
+fn nbd_client_lists_what_is_served() {
+    if !testkit::peer::require(&["nbd-client"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.ok("create -q one.qcow2 4M");
+    dir.ok("create -q two.qcow2 5M");
+    for (name, start) in [("u", on_a_socket as Start), ("t", on_a_port)] {
+        let server = start(&dir, name, "one.qcow2 two.qcow2");
+        let listed = listed(&dir, &pasted(&server, "kernel", dir.path()));
+        assert!(listed.contains("one: one.qcow2") && listed.contains("two: two.qcow2"), "{listed}");
+        assert!(!server.end().err.contains("client"), "{listed}");
+    }
 }
 
 #[test]
