@@ -4,6 +4,7 @@ mod probe;
 mod qcow2;
 mod qcow2_bitmaps;
 mod qcow2_commit;
+mod qcow2_data_file;
 mod qcow2_emit;
 mod qcow2_guard;
 mod qcow2_laws;
