@@ -2,7 +2,7 @@
 //!
 //! - `emulator`: runs QEMU. Where a newer qemu-utils than the archive's is installed, the archive's emulator cannot be
 //!   installed beside it; it is unpacked here then, so that nothing on the machine is replaced.
-//! - `vmlinuz`, `modules/`, `busybox`: Debian's kernel for clouds, what it needs to see a virtio disk, and a shell.
+//! - `vmlinuz`, `modules/`, `busybox`: Debian's kernel for clouds, what it needs to see a virtio disk and a CD, and a shell.
 //! - `root.raw`: a minimal Debian in ext4.
 
 use std::fs;
@@ -13,9 +13,17 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{house, peers, process};
 
-/// The kernel's drivers for a virtio disk; ext4 it has built in.
-const MODULES: &[&str] =
-    &["virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"];
+/// The kernel's drivers for a virtio disk, and for ISO 9660; ext4 it has built in.
+const MODULES: &[&str] = &[
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "cdrom",
+    "isofs",
+];
 
 /// What is made here that everything else is only a step to.
 const MADE: &[&str] = &["emulator", "vmlinuz", "modules", "busybox", "root.raw"];
@@ -23,7 +31,7 @@ const MADE: &[&str] = &["emulator", "vmlinuz", "modules", "busybox", "root.raw"]
 /// Makes what is not there yet. The error is why that cannot be.
 pub(crate) fn prepare(may_install: bool) -> Result<()> {
     let dir = house::Workspace::read(house::root())?.target_dir.join("guest");
-    if MADE.iter().all(|name| dir.join(name).exists()) {
+    if MADE.iter().all(|name| dir.join(name).exists()) && has_modules(&dir) {
         return Ok(());
     }
     ensure!(may_install, "a guest to boot: --no-install");
@@ -92,8 +100,13 @@ fn download(packages: &[&str], scratch: &Path, into: &Path) -> Result<()> {
     Ok(fs::remove_dir_all(here)?)
 }
 
+/// Whether all drivers are here: what was made once may have been made without some.
+fn has_modules(dir: &Path) -> bool {
+    MODULES.iter().all(|name| dir.join(format!("modules/{name}.ko")).exists())
+}
+
 fn kernel(dir: &Path, scratch: &Path) -> Result<()> {
-    if ["vmlinuz", "modules", "busybox"].iter().all(|name| dir.join(name).exists()) {
+    if ["vmlinuz", "busybox"].iter().all(|name| dir.join(name).exists()) && has_modules(dir) {
         return Ok(());
     }
     let image = depends("linux-image-cloud-amd64")?.into_iter().find(|name| name.starts_with("linux-image"));

@@ -8,7 +8,7 @@ use std::process::Command;
 use testkit::peer;
 
 /// A directory of what is awkward.
-fn awkward(at: &Path) {
+pub(crate) fn awkward(at: &Path) {
     let deep: String = (0..20).map(|i| format!("level {i}/")).collect();
     fs::create_dir_all(at.join(&deep)).unwrap();
     fs::write(at.join(&deep).join("bottom"), "deep\n").unwrap();
@@ -30,7 +30,7 @@ fn awkward(at: &Path) {
 }
 
 /// Says where two trees differ in names, kinds, modes, times and bytes; nothing if they do not.
-fn differences(dir: &Dir, one: &str, other: &str) -> String {
+pub(crate) fn differences(dir: &Dir, one: &str, other: &str) -> String {
     let list = "find . -mindepth 1 -printf '%P %y %m %l ' '(' -type l -o -type d -o -printf '%s %Ts' ')' -printf '\\n' | sort";
     let script = format!(
         "diff -r --no-dereference {one} {other} >&2; (cd {one}; {list}) > one.txt; (cd {other}; {list}) > other.txt; diff one.txt other.txt"

@@ -166,6 +166,8 @@ pub(super) fn field_head(signature: [u8; 2], body: usize) -> [u8; FIELD_HEAD] {
 pub(super) const CONTINUE: u8 = 0x01;
 /// The longest part of a name in one NM field.
 pub(super) const NM_MOST: usize = 250;
+/// As many bytes of a name are read by Linux.
+pub(super) const NM_LINUX: usize = 253;
 /// The most bytes of component records in one SL field.
 pub(super) const SL_MOST: usize = 250;
 /// The head of a component record: flags and a length.

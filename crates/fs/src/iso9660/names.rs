@@ -118,8 +118,18 @@ fn split(name: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Adds the name in UTF-16, big-endian. What is no UTF-8, control characters and what Joliet forbids become `_`.
+/// Adds the name in UTF-16, big-endian. What is no UTF-8, control characters, what Joliet forbids and dots at the end
+/// become `_`: readers leave such dots out.
 fn joliet(name: &[u8], number: u32, out: &mut Vec<u8>) {
+    let start = out.len();
+    spell(name, number, out);
+    let units = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<2>().0;
+    for unit in units.iter_mut().rev().take_while(|unit| **unit == JOLIET_DOT) {
+        *unit = [0, b'_'];
+    }
+}
+
+fn spell(name: &[u8], number: u32, out: &mut Vec<u8>) {
     let start = out.len();
     if name.is_ascii() && name.len() <= JOLIET_MOST && number == 0 {
         out.extend(name.iter().flat_map(|&byte| [0, if is_joliet(byte.into()) { byte } else { b'_' }]));

@@ -3,7 +3,7 @@
 use super::date;
 use super::layout::{
     Both32, COMPONENT_CONTINUE, COMPONENT_CURRENT, COMPONENT_HEAD, COMPONENT_PARENT, COMPONENT_ROOT,
-    CONTINUE, NM_MOST, SL_MOST, TF_ACCESS, TF_ATTRIBUTES, TF_CREATION, TF_LONG_FORM, TF_MODIFY,
+    CONTINUE, NM_LINUX, NM_MOST, SL_MOST, TF_ACCESS, TF_ATTRIBUTES, TF_CREATION, TF_LONG_FORM, TF_MODIFY,
 };
 use super::number::{to_u8, to_u32};
 use super::susp::Fields;
@@ -63,8 +63,11 @@ impl Said<'_> {
 }
 
 /// Adds a name: any bytes (NM).
+///
+/// Linux takes no more than 253, and of a field with which there would be more, nothing: a field ends there.
 pub(super) fn push_name(name: &[u8], fields: &mut Fields) {
-    let mut parts = name.chunks(NM_MOST).peekable();
+    let (most, behind) = name.split_at_checked(NM_LINUX).unwrap_or((name, &[]));
+    let mut parts = most.chunks(NM_MOST).chain(behind.chunks(NM_MOST)).peekable();
     while let Some(part) = parts.next() {
         let flags = if parts.peek().is_some() { CONTINUE } else { 0 };
         fields.push(*b"NM", &[&[flags], part]);

@@ -47,6 +47,8 @@ fn a_joliet_identifier_is_cut_to_what_has_room() {
     assert_eq!(name(b"a*b/c:d;e?f\\g\x01", 0), "a_b_c_d_e_f_g_");
     assert_eq!(name(b"\xff\xfe cut \xf0\x9f", 0), "__ cut _");
     assert_eq!(name(b"a.txt", 3), "a_3.txt");
+    assert_eq!([name(b"name.", 0), name(b"...", 0), name(b"..a..", 0)], ["name_", "___", "..a__"]);
+    assert_eq!([name(b"name.", 2), name(&[b'.'; 200], 0)], ["name_2_".into(), "_".repeat(103)]);
     let long = "x".repeat(120);
     assert_eq!(name(long.as_bytes(), 0), long[..103]);
     assert_eq!(name(format!("{long}.txt").as_bytes(), 0), format!("{}.txt", &long[..99]));
@@ -64,7 +66,7 @@ fn keys_put_the_dot_before_everything() {
         Naming::Joliet.key(name.as_bytes(), false, 0, &mut key);
         key
     };
-    let sorted = ["a", "a.", "a.txt", "a b", "a-b.txt", "ab"];
+    let sorted = ["a", "a..b", "a.txt", "a b", "a-b.txt", "ab"];
     assert!(sorted.is_sorted_by(|a, b| key(a) < key(b)));
 }
 
@@ -93,6 +95,22 @@ fn moments_are_told_in_utc() {
     assert_eq!(date::short(at(last + 1)), date::short(at(last)));
     assert_eq!(&date::long(at(last + 1)), b"2156010100000099\0");
     assert_eq!(date::short(at(-3_000_000_000)), [0, 1, 1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_name_of_more_bytes_than_linux_reads_is_cut_there() {
+    for (len, wanted) in [(1, [1, 0, 0]), (250, [250, 0, 0]), (253, [250, 3, 0]), (255, [250, 3, 2])] {
+        let mut fields = Fields::default();
+        rock_ridge::push_name(&vec![b'n'; len], &mut fields);
+        let (record, ..) = packed(&fields, usize::MAX, 0);
+        let (mut rest, mut lens) = (record.as_slice(), Vec::new());
+        while let [b'N', b'M', field, 1, more, ..] = rest {
+            lens.push(usize::from(*field) - 5);
+            rest = &rest[usize::from(*field)..];
+            assert_eq!(*more == 1, !rest.is_empty());
+        }
+        assert_eq!(lens, wanted.into_iter().filter(|&len| len > 0).collect::<Vec<_>>());
+    }
 }
 
 /// An area, and where it is.

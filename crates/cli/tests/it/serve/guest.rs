@@ -1,6 +1,7 @@
 //! A guest under emulation: it boots from what is served, works there, and powers off.
 
 use super::Server;
+use crate::directory::{awkward, differences};
 use crate::run::Dir;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -37,10 +38,19 @@ echo o > /proc/sysrq-trigger
 sleep 60
 ";
 
-/// The guest writes: many small files and a large one, and then it deletes, and gives the room back.
+/// The guest writes: many small files and a large one, and then it deletes, and gives the room back. And it copies
+/// the disk of a directory, and sums up what it sees there when it reads Joliet, and when it reads ISO 9660 alone.
 fn writing() -> String {
     format!(
         "mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+mkdir /cd
+mount -t iso9660 -o ro /dev/vdb /cd && cp -a /cd /copied && umount /cd && echo 'GUEST: copied'
+for how in utf8,check=strict nojoliet; do
+    mount -t iso9660 -o ro,norock,$how /dev/vdb /cd && cd /cd
+    find . -type f -size +0 -exec sha256sum '{{}}' + > /sums.$how
+    cd / && umount /cd && echo \"GUEST: $how\"
+done
 seq 1 {COUNT} > /numbers
 cp -a /usr/share /copy
 sync
@@ -85,9 +95,9 @@ fn initrd(dir: &Dir, kept: &Path, work: &str) -> PathBuf {
     archive
 }
 
-/// Boots a guest whose disk is at this address; what it said until it powered off.
+/// Boots a guest whose disk is at this address, and maybe a CD at another; what it said until it powered off.
 #[track_caller]
-fn boot(dir: &Dir, kept: &Path, uri: &str, work: &str) -> String {
+fn boot(dir: &Dir, kept: &Path, uri: &str, cd: Option<&str>, work: &str) -> String {
     let initrd = initrd(dir, kept, work);
     let console = dir.join("console");
     let drive = format!("file={uri},format=raw,if=virtio,cache=none,discard=unmap");
@@ -97,6 +107,9 @@ fn boot(dir: &Dir, kept: &Path, uri: &str, work: &str) -> String {
     command.arg("-serial").arg(format!("file:{}", console.display()));
     command.arg("-kernel").arg(kept.join("vmlinuz")).arg("-initrd").arg(initrd);
     command.args(["-append", "console=ttyS0 quiet panic=-1", "-drive", &drive]);
+    if let Some(cd) = cd {
+        command.arg("-drive").arg(format!("file={cd},format=raw,if=virtio,readonly=on"));
+    }
     let said = File::create(dir.join("emulator.err")).unwrap();
     let mut guest = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().unwrap();
     let began = Instant::now();
@@ -118,11 +131,30 @@ fn boot(dir: &Dir, kept: &Path, uri: &str, work: &str) -> String {
     heard
 }
 
+/// What the guest copied of the directory's disk into its own, taken out of that again, is the directory; and it saw
+/// each file, by whatever name, when it read the names of others.
+fn what_the_guest_saw_is_the_directory(dir: &Dir) {
+    dir.ok("extract -q --allow-any guest.qcow2:/copied -o copied");
+    assert_eq!(differences(dir, "tree", "copied"), "");
+    let sums = |listed: &str| {
+        let mut sums: Vec<String> = listed.lines().map(|line| line[..64].to_owned()).collect();
+        sums.sort();
+        sums
+    };
+    let wanted = sums(&dir.tool("sh", "-c|find tree -type f -size +0 -exec sha256sum '{}' +"));
+    for how in ["utf8,check=strict", "nojoliet"] {
+        let seen = dir.ok(&format!("cat --allow-any guest.qcow2:/sums.{how}")).out;
+        assert!(wanted == sums(&seen), "{how}: {seen}");
+        assert!(how == "nojoliet" || seen.contains("./Grüße\n") && seen.contains("./日本語\n"), "{seen}");
+    }
+}
+
 #[test]
 fn a_guest_boots_writes_and_powers_off() {
     // Beside where the command is built: `debug` or `release`.
     let kept = Path::new(env!("CARGO_BIN_EXE_portolan")).ancestors().nth(2).unwrap().join("guest");
-    let files = ["emulator", "vmlinuz", "modules", "busybox", "root.raw"].map(|name| kept.join(name));
+    let files =
+        ["emulator", "vmlinuz", "modules/isofs.ko", "busybox", "root.raw"].map(|name| kept.join(name));
     let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     if !peer::require(&["e2fsck", "debugfs", "qemu-img"])
         || !peer::require_files(&files, "`cargo xtask test peers`, as root")
@@ -133,14 +165,21 @@ fn a_guest_boots_writes_and_powers_off() {
     let root = kept.join("root.raw").display().to_string();
     let before = std::fs::metadata(&root).unwrap().modified().unwrap();
     let server = Server::start(&dir, "s", &format!("-q --json --overlay guest.qcow2 -f raw {root}"));
-    let heard = boot(&dir, &kept, &server.uri(""), &writing());
+    awkward(&dir.join("tree"));
+    // Linux reads no more than 253 bytes of a name.
+    let long = "long ".repeat(51);
+    std::fs::rename(dir.join("tree").join(&long), dir.join("tree").join(&long[..253])).unwrap();
+    let directory = Server::start(&dir, "cd", "-q tree");
+    let heard = boot(&dir, &kept, &server.uri(""), Some(&directory.uri("")), &writing());
     assert!(heard.contains("GUEST: same") && heard.contains("GUEST: trimmed"), "{heard}");
+    directory.end();
     let counted = server.end().json();
     for what in ["reads", "writes", "flushes", "zeroes"] {
         assert!(counted[what].as_u64().unwrap() > 0, "{what} in {counted}");
     }
     assert_eq!((&counted["errors"], &counted["broken"]), (&0.into(), &0.into()), "{counted}");
     dir.tool("qemu-img", "check -q guest.qcow2");
+    what_the_guest_saw_is_the_directory(&dir);
     dir.ok("convert -q --allow-any guest.qcow2 after.raw");
     dir.tool("e2fsck", "-fn after.raw");
     dir.tool("debugfs", "-R|dump /numbers numbers|after.raw");
@@ -151,7 +190,7 @@ fn a_guest_boots_writes_and_powers_off() {
     // Alone, on a port, and read by the one who wrote it.
     dir.ok("convert -q -f raw after.raw alone.qcow2");
     let server = super::on_a_port(&dir, "p", "alone.qcow2");
-    let heard = boot(&dir, &kept, &server.uri(""), &reading());
+    let heard = boot(&dir, &kept, &server.uri(""), None, &reading());
     assert!(heard.contains("GUEST: numbers") && heard.contains("GUEST: same"), "{heard}");
     server.end();
     dir.tool("qemu-img", "check -q alone.qcow2");

@@ -148,7 +148,7 @@ fn seven_zip() -> Option<&'static str> {
 }
 
 /// A tree that 7-Zip, which reads Joliet where there is any, can tell: no links, no names of more than 103 units,
-/// none that end in a dot.
+/// none with what Joliet has no letters for.
 fn tame(dir: &Dir) {
     let deep = (1..=20).map(|i| format!("level {i}")).collect::<Vec<_>>().join("/");
     dir.file(format!("{deep}/at the bottom"), b"deep down");
