@@ -74,17 +74,17 @@ pub(crate) fn output_error(e: chart::Error) -> anyhow::Error {
 }
 
 /// A moment in UTC, from seconds since 1970: `2026-03-01 12:00:00`.
-pub(crate) fn moment(seconds: u64) -> String {
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
+pub(crate) fn moment(seconds: i64) -> String {
+    let (days, time) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Counted in years that begin in March, so that the leap day is the last (Howard Hinnant's civil_from_days).
     let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
     let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
@@ -116,5 +116,7 @@ mod tests {
         assert_eq!(moment(951_782_400), "2000-02-29 00:00:00");
         assert_eq!(moment(1_772_366_399), "2026-03-01 11:59:59");
         assert_eq!(moment(4_102_444_800), "2100-01-01 00:00:00");
+        assert_eq!(moment(-1), "1969-12-31 23:59:59");
+        assert_eq!(moment(-2_147_483_648), "1901-12-13 20:45:52");
     }
 }

@@ -13,7 +13,8 @@ use std::path::Path;
 /// List what is inside a disk: its partitions, or the files of its file system
 ///
 /// Nothing is mounted, and nothing needs root. A disk with partitions shows them; one with a file system shows the root
-/// directory, as does the SPEC of a partition. With a path behind it, that directory or file is listed.
+/// directory, as does the SPEC of a partition. With a path behind it, that directory or file is listed. Times are of content,
+/// in UTC.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     portolan ls disk.qcow2\n  \
@@ -127,7 +128,7 @@ fn table(out: &mut Out, rows: &[Row]) -> std::io::Result<()> {
     let (uid, gid) = (width(&|row| row.uid.to_string().len()), width(&|row| row.gid.to_string().len()));
     let sizes = width(&|row| size(row).len());
     for row in rows {
-        let when = u64::try_from(row.modified_sec).map_or_else(|_| format!("{} s", row.modified_sec), moment);
+        let when = moment(row.modified_sec);
         let name = Path::new(&row.path).file_name().unwrap_or_default().to_string_lossy();
         write!(
             out,

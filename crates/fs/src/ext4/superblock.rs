@@ -64,8 +64,10 @@ fn corrupt(what: &'static str) -> Error {
 pub(super) fn probe(disk: &Disk) -> Result<bool> {
     let Some(bytes) = bytes(disk)? else { return Ok(false) };
     let raw = raw(&bytes)?;
+    // Another one's journal has no inodes: that is known, to be refused by its name.
+    let has_inodes = raw.inodes_per_group.get() != 0;
     let plausible = raw.log_block_size.get() <= MAX_BLOCK_BITS.saturating_sub(MIN_BLOCK_BITS)
-        && raw.inodes_per_group.get() != 0
+        && (has_inodes || Incompat(raw.feature_incompat.get()).has(Incompat::JOURNAL_DEV))
         && raw.blocks_per_group.get() != 0
         && raw.rev_level.get() <= 1;
     Ok(raw.magic.get() == MAGIC && plausible)

@@ -213,3 +213,13 @@ fn what_cannot_be_read_truly_is_refused_by_name() {
     assert!(system.lookup(find("folded"), b"Name").unwrap().is_some());
     assert!(system.lookup(find("folded"), b"NAME").unwrap().is_none());
 }
+
+#[test]
+fn the_journal_of_another_is_refused_by_name() {
+    if !peer::require(&["mkfs.ext4"]) {
+        return;
+    }
+    let image = Image::made(&["-O", "journal_dev", "-b", "4096"], 8 << 20);
+    let e = fs::open(&super::open(&image.path())).err().unwrap();
+    assert!(e.kind() == chart::Kind::Unsupported && e.to_string().contains("journal_dev"), "{e}");
+}
