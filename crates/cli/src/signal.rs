@@ -46,12 +46,24 @@ pub(crate) fn install_asking() {
     take(libc::SIGUSR1, asked);
 }
 
-/// Takes SIGINT, SIGTERM and SIGHUP.
+/// Takes SIGINT, SIGTERM and SIGHUP; but not SIGHUP from whoever wanted it to be ignored: `nohup`.
 pub(crate) fn install() {
     // Made here, so that the handler only looks at it.
     LazyLock::force(&INTERRUPTED);
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
         take(signal, interrupted);
+    }
+    if !is_ignored(libc::SIGHUP) {
+        take(libc::SIGHUP, interrupted);
+    }
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: zeros are a sigaction, and it is only written to.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
     }
 }
 

@@ -183,10 +183,10 @@ pub(super) fn plain(line: &str) -> String {
 
 /// Minutes of load on the NBD server, alone: its memory, descriptors and threads stay where they were.
 pub(super) fn soak(options: &Options) -> Result<Outcome> {
-    // Not nextest, which ends what takes minutes.
-    let words =
-        ["cargo", "test", "--workspace", "--test", "it", "--", "--exact", "--nocapture", "soak::soak"];
+    // Not nextest, which ends what takes minutes; but what that has built.
+    let words = ["cargo", "test", "--workspace", "--lib", "--bins", "--tests", "--"];
     let mut command = process::command(&words);
+    command.args(["--exact", "--nocapture", "soak::soak"]);
     println!("   PORTOLAN_SOAK={} {}", options.soak_seconds, process::shown(&command));
     command.env("PORTOLAN_SOAK", options.soak_seconds.to_string()).stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start the soak")?;

@@ -195,6 +195,7 @@ impl Bounds {
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         signal::install_asking();
+        ready::make_room(self.bounds.max_connections);
         let tls = self.security.tls.as_ref();
         let tls = tls.map(|dir| Tls::load(dir, self.security.tls_verify_peer)).transpose()?;
         let offered = self.open()?;

@@ -3,6 +3,7 @@
 use anyhow::{Context, anyhow, bail, ensure};
 use chart::Kind;
 use portolan::serve::Listener;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -81,6 +82,23 @@ fn unix(path: &Path) -> anyhow::Result<Heard> {
     let listeners = vec![Listener::unix(path)?];
     let whole = std::path::absolute(path)?;
     Ok(Heard::Listeners { listeners, address: Address::Unix(whole) })
+}
+
+/// How many descriptors a client takes: two sockets and two bells, and a pair of sockets between where there is TLS.
+const PER_CLIENT: u64 = 6;
+
+/// How many there are for everything else.
+const OTHERS: u64 = 512;
+
+/// Asks the system for as many descriptors as so many clients may need, as far as it lets.
+pub(super) fn make_room(clients: usize) {
+    let wanted = PER_CLIENT.saturating_mul(clients as u64).saturating_add(OTHERS);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < wanted) {
+        let current = Some(maximum.unwrap_or(wanted).min(wanted));
+        // With fewer, clients are turned away when there are none left.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+    }
 }
 
 /// A socket of our own, where nobody said otherwise.

@@ -264,6 +264,40 @@ fn it_leaves_nothing_behind() {
     server.end();
 }
 
+/// A server is told to go on when its terminal goes.
+#[test]
+fn who_ignores_hangups_is_not_ended_by_one() {
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    let mut shell = std::process::Command::new("sh");
+    let serve = "serve --pid-file s.pid --listen unix:s.sock disk.qcow2";
+    let script = format!("trap '' HUP; exec {} {serve}", env!("CARGO_BIN_EXE_portolan"));
+    let server = Server::of(&dir, "s", shell.args(["-c", &script]).current_dir(dir.path()));
+    server.signal(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(Client::connect(&server.socket()).unwrap().size, 4 << 20);
+    server.end();
+}
+
+/// As many clients as may be have descriptors, where the system has them.
+#[test]
+fn there_are_descriptors_for_all_clients() {
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    let mut shell = std::process::Command::new("sh");
+    let serve = "serve --pid-file s.pid --listen unix:s.sock disk.qcow2";
+    let script = format!("ulimit -S -n 64; exec {} {serve}", env!("CARGO_BIN_EXE_portolan"));
+    let server = Server::of(&dir, "s", shell.args(["-c", &script]).current_dir(dir.path()));
+    let mut clients: Vec<Client> = (0..200).map(|_| Client::connect(&server.socket()).unwrap()).collect();
+    for client in &mut clients {
+        client.send(Command::READ, CommandFlags::NONE, (0, 512), &[]).unwrap();
+        client.answer().unwrap();
+        client.socket.read_exact(&mut [0; 512]).unwrap();
+    }
+    drop(clients);
+    assert_eq!(server.end().err, "");
+}
+
 /// What may not be written is refused as such, and can be read.
 #[test]
 fn who_may_only_read_is_told_how_to() {
@@ -311,7 +345,13 @@ fn the_pid_file_is_its_own() {
 fn clients_that_stay_do_not_keep_it_from_ending() {
     let dir = Dir::new();
     dir.ok("create -q disk.qcow2 4M");
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    // Who ignores hangups passes that on.
+    let ignored = |signal: Signal| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+    };
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP].into_iter().filter(|s| !ignored(*s)) {
         let server = Server::start(&dir, "s", "disk.qcow2");
         let idle = Client::connect(&server.socket()).unwrap();
         let half = UnixStream::connect(server.socket()).unwrap();
