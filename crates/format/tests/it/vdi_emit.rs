@@ -3,7 +3,7 @@
 use super::qcow2_emit::{made, sparse_disk};
 use chart::{Source, Wait};
 use format::vdi::create::{New, Preallocation};
-use format::vdi::{Image, Options as Opening, emit};
+use format::vdi::{Image, Options as Opening, Uuid, emit};
 use io::copy::{Options, copy};
 use io::watch::Watch;
 use std::sync::Arc;
@@ -34,6 +34,25 @@ fn an_emitted_file_is_one_that_qemu_reads() {
             peer::qemu_img(&["check", "-q", "-f", "vdi", path]);
             peer::qemu_img(&["compare", "-q", "-f", "raw", "-F", "vdi", raw, path]);
         }
+    }
+}
+
+/// VirtualBox takes no two media with the same UUID.
+#[test]
+fn a_clone_has_uuids_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = sparse_disk(dir.path(), 3 << 20, 5);
+    let mut seen = vec![Uuid::NULL];
+    for _ in 0..3 {
+        let (emitted, _) = emit(Arc::clone(&disk), &New::of(disk.len()), Watch::default()).unwrap();
+        let image = Image::open(emitted as Arc<dyn Source>, &Opening::default()).map(Arc::new).unwrap();
+        let head = image.header().head;
+        for uuid in [image.header().uuid(), Uuid(head.uuid_last_snap)] {
+            assert!(!seen.contains(&uuid), "{uuid}");
+            seen.push(uuid);
+        }
+        // The next is a clone of this one.
+        disk = image.disk("image").unwrap();
     }
 }
 

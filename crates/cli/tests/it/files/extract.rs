@@ -229,6 +229,31 @@ fn an_interrupted_extraction_leaves_nothing() {
     assert_eq!(std::fs::read_dir(dir.join("there")).unwrap().count(), 0);
 }
 
+/// What the target has room for is the limit of what comes out of an image.
+#[test]
+fn a_target_that_is_full_is_an_error_and_nothing_is_left_in_it() {
+    if !able() || !testkit::peer::require(&["unshare"]) {
+        return;
+    }
+    let dir = Dir::new();
+    divided(&dir, 64, |root| {
+        (1..13).for_each(|i| std::fs::write(root.join(i.to_string()), vec![i; 1 << 20]).unwrap())
+    });
+    std::fs::create_dir(dir.join("small")).unwrap();
+    let script = r#"
+        mount -t tmpfs -o size=8m none small || exit 9
+        "$0" extract disk.qcow2#1 -o small/new 2> said; echo $? >> said
+        "$0" convert -O raw disk.qcow2 small/raw 2>> said; echo $? >> said
+        ls -A small > left"#;
+    let args = ["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_portolan")];
+    let output = std::process::Command::new("unshare").args(args).current_dir(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let said = read("said");
+    assert_eq!((said.matches("No space left").count(), said.matches("\n1\n").count()), (2, 2), "{said}");
+    assert_eq!(read("left"), "");
+}
+
 #[test]
 fn nothing_is_copied_that_can_be_shared() {
     if !able() || !testkit::peer::require(&["mkfs.xfs"]) {
