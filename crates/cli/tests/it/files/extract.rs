@@ -237,7 +237,7 @@ fn a_target_that_is_full_is_an_error_and_nothing_is_left_in_it() {
     }
     let dir = Dir::new();
     divided(&dir, 64, |root| {
-        (1..13).for_each(|i| std::fs::write(root.join(i.to_string()), vec![i; 1 << 20]).unwrap())
+        (1..13).for_each(|i| std::fs::write(root.join(i.to_string()), vec![i; 1 << 20]).unwrap());
     });
     std::fs::create_dir(dir.join("small")).unwrap();
     let script = r#"
