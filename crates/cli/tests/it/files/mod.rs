@@ -1,6 +1,7 @@
 //! Files listed, read and taken out of disks, held against what the kernel sees when it mounts them.
 
 mod compare;
+mod debian;
 mod extract;
 mod hostile;
 mod look;
