@@ -195,6 +195,9 @@ impl Bounds {
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         signal::install_asking();
+        if self.listen.iter().any(|address| address == "stdio") {
+            ready::keep_apart()?;
+        }
         ready::make_room(self.bounds.max_connections);
         let tls = self.security.tls.as_ref();
         let tls = tls.map(|dir| Tls::load(dir, self.security.tls_verify_peer)).transpose()?;

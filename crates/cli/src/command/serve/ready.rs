@@ -3,12 +3,13 @@
 use anyhow::{Context, anyhow, bail, ensure};
 use chart::Kind;
 use portolan::serve::Listener;
+use rustix::fs::{FileType, fstat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -39,6 +40,22 @@ pub(super) enum Address {
     Tcp(String, u16),
     /// Only the service manager knows.
     Inherited,
+}
+
+/// What is said to a client is the protocol and nothing else: inetd makes its socket standard error too, and what would
+/// be said there then is not.
+pub(super) fn keep_apart() -> anyhow::Result<()> {
+    let (input, error) = (fstat(std::io::stdin())?, fstat(std::io::stderr())?);
+    let is_client = FileType::from_raw_mode(input.st_mode) == FileType::Socket
+        && (input.st_dev, input.st_ino) == (error.st_dev, error.st_ino);
+    if is_client {
+        let nowhere = OpenOptions::new().write(true).open("/dev/null").context("/dev/null")?;
+        // SAFETY: both are open descriptors, and nobody holds the second as their own.
+        if unsafe { libc::dup2(nowhere.as_raw_fd(), libc::STDERR_FILENO) } < 0 {
+            return Err(std::io::Error::last_os_error()).context("standard error");
+        }
+    }
+    Ok(())
 }
 
 /// Listens on an address the user gave.

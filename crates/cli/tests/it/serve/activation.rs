@@ -4,7 +4,7 @@ use super::client::Client;
 use super::{Server, refused, wait_until};
 use crate::run::Dir;
 use io::nbd::wire::{Command, CommandFlags};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Stdio;
@@ -165,6 +165,31 @@ fn what_was_counted_does_not_come_between_client_and_server() {
     assert!(ended.status.success());
     let counted: serde_json::Value = serde_json::from_slice(&ended.stderr).unwrap();
     assert_eq!((&counted["reads"], &counted["bytes-read"]), (&1.into(), &4096.into()), "{counted}");
+}
+
+/// Nor on standard error, where inetd has made that the client too.
+#[test]
+fn what_goes_wrong_does_not_come_between_client_and_server() {
+    let dir = Dir::new();
+    dir.raw("disk.raw", 1 << 20);
+    let start = |args: &str| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut command = dir.command(args);
+        let copy = || Stdio::from(OwnedFd::from(theirs.try_clone().unwrap()));
+        command.stdout(copy()).stderr(copy());
+        (ours, command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn().unwrap())
+    };
+    let (ours, mut child) = start("serve --listen stdio --json --read-only -f raw disk.raw");
+    let mut client = Client::over(ours).unwrap();
+    // Against the protocol, which is worth a notice.
+    client.socket.write_all(&[7; 28]).unwrap();
+    let mut heard = Vec::new();
+    client.socket.read_to_end(&mut heard).unwrap();
+    assert!(heard.is_empty() && child.wait().unwrap().success(), "{}", String::from_utf8_lossy(&heard));
+    let (mut ours, mut child) = start("serve --listen stdio absent.qcow2");
+    ours.read_to_end(&mut heard).unwrap();
+    assert!(heard.is_empty() && !child.wait().unwrap().success(), "{}", String::from_utf8_lossy(&heard));
 }
 
 /// The same for raw disks as for others.
