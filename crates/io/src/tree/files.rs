@@ -306,6 +306,10 @@ impl Files {
                 "is behind a symbolic link now, or where a directory was is none: that is not followed"
             }
             Errno::ACCESS | Errno::PERM => "may not be read",
+            Errno::AGAIN => {
+                let what = "somebody has a lease on it, and is asked to give that up: it can be read then";
+                return self.fails(index, Error::unavailable(what));
+            }
             e => {
                 let error = Error::io("cannot be opened").caused_by(std::io::Error::from(e));
                 return self.fails(index, error);

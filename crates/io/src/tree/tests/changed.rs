@@ -2,7 +2,7 @@
 
 use super::*;
 use chart::{Kind as Fault, Run};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::time::Instant;
 
@@ -107,6 +107,16 @@ fn written_to_in_its_length() {
         a_tick();
         let file = fs::File::options().write(true).open(dir.at("dir/victim")).unwrap();
         file.write_all_at(b"other", 60).unwrap();
+    });
+}
+
+#[test]
+fn a_hole_is_punched_into_it() {
+    refused("written to", |dir| {
+        a_tick();
+        let file = fs::File::options().write(true).open(dir.at("dir/victim")).unwrap();
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&file, how, 0, 4096).unwrap();
     });
 }
 

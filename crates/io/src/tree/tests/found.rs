@@ -220,7 +220,7 @@ fn a_directory_that_changes_meanwhile_is_no_catastrophe() {
 }
 
 /// Runs a test as somebody who is not root: in a process of its own, since threads share who they are.
-fn as_nobody(test: &str, dir: &Path) {
+pub(super) fn as_nobody(test: &str, dir: &Path) {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65534;
     // Where the build lies others may not look: the program is handed over open.

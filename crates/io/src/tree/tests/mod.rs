@@ -1,5 +1,6 @@
 mod changed;
 mod found;
+mod hostile;
 
 use super::*;
 use chart::{Backing, Family, Source, Wait};
