@@ -90,6 +90,77 @@ fn when_all_slots_are_dirty_readers_read_past_them() {
     }
 }
 
+/// A file of slices that go up evenly, slices that are all the same, and others.
+fn regular(slices: u64) -> Vec<u64> {
+    let word = |slice: u64, word: u64| match slice % 4 {
+        0 => 1 << 63 | (slice * 512 + word) << 16,
+        1 => 0,
+        2 => OFLAG_COPIED | slice << 16,
+        _ => (word + slice) * 8,
+    };
+    (0..slices).flat_map(|slice| (0..512).map(move |i| word(slice, i))).collect()
+}
+
+/// Whatever a cache holds as a run, and however it is changed: it says what a file without a cache would.
+#[test]
+fn slices_that_go_up_evenly_are_as_others_are() {
+    const SLICES: u64 = 160;
+    let mut model = regular(SLICES);
+    let file = Memory::of(model.iter().flat_map(|word| word.to_be_bytes()).collect());
+    let cache = small();
+    let mut dice = testkit::Rng::new(31);
+    for _ in 0..40_000 {
+        let (slice, at) = (1 + dice.below(SLICES - 1), dice.below(512));
+        let (offset, index) = (slice * 4096, (slice * 512 + at) as usize);
+        match dice.below(16) {
+            0 => {
+                let value = if dice.below(2) == 0 { model[index - 1] } else { model[index - 1] + 65_536 };
+                if cache.ensure(&file, offset, Wait::Allowed).unwrap() {
+                    assert!(cache.store(offset, at, &[value]).unwrap());
+                    model[index] = value;
+                }
+            }
+            1 if dice.below(8) == 0 => {
+                let first = OFLAG_COPIED | dice.below(1 << 20) << 16;
+                let words: Vec<u64> = (0..512).map(|i| first + i * 65_536).collect();
+                if cache.put(offset, &words).unwrap() {
+                    model[slice as usize * 512..][..512].copy_from_slice(&words);
+                }
+            }
+            2 if dice.below(4) == 0 => {
+                for dirty in cache.dirty() {
+                    file.write_at(dirty.offset, &dirty.bytes, Wait::Allowed).unwrap();
+                    cache.mark_clean(&dirty).unwrap();
+                }
+                if dice.below(8) == 0 {
+                    cache.clear();
+                }
+                cache.invalidate(offset, offset + 3 * 4096).unwrap();
+            }
+            _ => {
+                let mut out = [0; 7];
+                let out = &mut out[..(512 - at).min(1 + dice.below(7)) as usize];
+                cache.read(&file, offset, at, out, Wait::Allowed).unwrap();
+                assert_eq!(out, &model[index..index + out.len()], "slice {slice}, word {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_slice_that_goes_up_evenly_takes_no_slot() {
+    let words = |slice: u64| (0..512).map(move |i| (slice * 512 + i) << 16);
+    let file = Memory::of((0..60).flat_map(words).flat_map(u64::to_be_bytes).collect());
+    let cache = small();
+    for slice in 1..60 {
+        assert_eq!(word(&cache, &file, slice * 4096 + 8), (slice * 512 + 1) << 16);
+    }
+    // The smallest cache has 16 slots, and still knows all of them where the file says nothing any more.
+    let zeros = Memory::new(60 * 4096);
+    let known = (1..60).filter(|slice| word(&cache, &zeros, slice * 4096 + 8) != 0).count();
+    assert!(known > 50, "{known}");
+}
+
 #[test]
 fn a_miss_never_waits_for_a_lock_or_a_read() {
     let paused = Arc::new(Paused::new(counting(1 << 20)));

@@ -37,11 +37,22 @@ pub(super) struct Places {
     pattern: Pattern,
     blocks: u64,
     next: AtomicU64,
+    /// What is hot lies so many runs apart.
+    step: u64,
 }
+
+/// What is hot, and what is not, lies together in so many blocks.
+const RUN: u64 = 256;
 
 impl Places {
     pub(super) fn new(pattern: Pattern, blocks: u64) -> Places {
-        Places { pattern, blocks: blocks.max(1), next: AtomicU64::new(0) }
+        let runs = (blocks / RUN).max(1);
+        // A step that shares no divisor with the number of runs visits each of them once.
+        let mut step = (runs as f64 * 0.618_033_988_75) as u64 | 1;
+        while gcd(step, runs) != 1 {
+            step += 2;
+        }
+        Places { pattern, blocks: blocks.max(1), next: AtomicU64::new(0), step }
     }
 
     /// The next block.
@@ -62,20 +73,13 @@ impl Places {
     }
 
     /// Spreads what is hot over the whole disk, always to the same blocks: real hot spots do not lie together.
-    /// In runs of 256, so that they lie together a little.
     fn scatter(&self, block: u64) -> u64 {
-        const RUN: u64 = 256;
         let runs = self.blocks / RUN;
         if runs < 2 || block >= runs * RUN {
             return block;
         }
         let (run, within) = (block / RUN, block % RUN);
-        // A step that shares no divisor with the number of runs visits each of them once.
-        let mut step = (runs as f64 * 0.618_033_988_75) as u64 | 1;
-        while gcd(step, runs) != 1 {
-            step += 2;
-        }
-        let to = (u128::from(run) * u128::from(step) % u128::from(runs)) as u64;
+        let to = (u128::from(run) * u128::from(self.step) % u128::from(runs)) as u64;
         to * RUN + within
     }
 }
