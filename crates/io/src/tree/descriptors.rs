@@ -1,6 +1,7 @@
 //! The descriptors that are kept open: a bounded number, found in a moment by many threads.
 
 use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,10 +39,16 @@ impl Drop for Ticket {
 /// by then, though the file itself is as it was.
 pub(super) const TRUSTED: Duration = Duration::from_secs(1);
 
+/// The time that descriptors are trusted by: cheap, and exact to some milliseconds.
+pub(super) fn now() -> Duration {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// An open file that was the right one.
 pub(super) struct Open {
     pub(super) fd: OwnedFd,
-    /// When its name led to it, by a clock of the caller's.
+    /// When its name led to it.
     pub(super) named: Duration,
     /// Whether its file system refused to read without waiting.
     pub(super) waits: AtomicBool,

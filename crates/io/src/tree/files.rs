@@ -1,29 +1,24 @@
 //! The files of a directory as one source: each at a position of its own, read only as long as it is what it was.
 
-use super::descriptors::{Descriptors, Open};
+use super::descriptors::{Descriptors, Open, now};
 use super::node::{Kind, NodeId};
-use super::seal::{SEALED, Seal, Stamp};
+use super::seal::{Seal, Stamp};
 use super::starts::Starts;
-use super::{Tree, as_path, beneath};
+use super::{Tree, as_path};
 use chart::{
     Backing, Error, Family, Identity, Limits, Member, Remedy, Result, Run, Source, Wait, check_range,
 };
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::SeekFrom;
 use rustix::io::{Errno, ReadWriteFlags};
-use rustix::time::{ClockId, clock_gettime};
 use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 /// A file with no more bytes has no holes worth asking for.
 const NO_HOLES: u64 = 4096;
-
-/// Who finds no descriptor left waits for one: twice as long each time, and not again after this, half a second in all.
-const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 
 /// Files beneath a directory, as one source. Between them, and behind the last, it reads as zeros.
 ///
@@ -34,31 +29,31 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 /// looks anew.
 pub struct Files {
     path: PathBuf,
-    root: Arc<OwnedFd>,
+    pub(super) root: Arc<OwnedFd>,
     len: u64,
     /// Where each begins, in order.
     starts: Starts,
-    members: Members,
-    open: Descriptors,
+    pub(super) members: Members,
+    pub(super) open: Descriptors,
     identity: Identity,
 }
 
 /// What is known of the files, by their order.
-enum Members {
+pub(super) enum Members {
     /// They are nodes of a tree.
     Found { tree: Arc<Tree>, nodes: Vec<NodeId> },
     /// Somebody told.
     Told { names: Vec<u8>, list: Vec<Told> },
 }
 
-struct Told {
+pub(super) struct Told {
     name_at: usize,
     name_len: usize,
     seal: Seal,
 }
 
 impl Members {
-    fn seal(&self, i: usize) -> Seal {
+    pub(super) fn seal(&self, i: usize) -> Seal {
         match self {
             Members::Told { list, .. } => list[i].seal,
             Members::Found { tree, nodes } => {
@@ -83,7 +78,7 @@ impl Members {
     }
 
     /// Adds its path, relative to the directory.
-    fn push_path(&self, i: usize, path: &mut Vec<u8>) {
+    pub(super) fn push_path(&self, i: usize, path: &mut Vec<u8>) {
         match self {
             Members::Told { names, list } => {
                 path.extend(&names[list[i].name_at..][..list[i].name_len]);
@@ -175,12 +170,12 @@ impl Files {
 
     /// An error about one file, by its name.
     #[cold]
-    fn fails(&self, index: usize, error: Error) -> Error {
+    pub(super) fn fails(&self, index: usize, error: Error) -> Error {
         error.in_path(self.path_of(index))
     }
 
     #[cold]
-    fn changed(&self, index: usize, how: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    pub(super) fn changed(&self, index: usize, how: impl Into<std::borrow::Cow<'static, str>>) -> Error {
         self.fails(index, Error::conflict(how).with_remedy(Remedy::ChartAgain))
     }
 
@@ -253,71 +248,6 @@ impl Files {
         Ok(was.difference(&now))
     }
 
-    /// Opens a file by its name, once it is known to be what it was: what else may be there now is not touched.
-    fn open(&self, index: usize) -> Result<Arc<Open>> {
-        let mut name = Vec::new();
-        self.members.push_path(index, &mut name);
-        let named = now();
-        let there = self.with_descriptors(|| beneath::open(self.root.as_fd(), &name, OFlags::PATH));
-        let there = there.map_err(|e| self.unopened(index, e))?;
-        self.is_it(index, there.as_fd())?;
-        let fd = self.with_descriptors(|| open_again(there.as_fd(), self.root.as_fd(), &name));
-        let fd = fd.map_err(|e| self.unopened(index, e))?;
-        self.is_it(index, fd.as_fd())?;
-        let open = Arc::new(Open { fd, named, waits: AtomicBool::new(false) });
-        self.open.keep(index as u32, &open);
-        Ok(open)
-    }
-
-    /// Does what takes a descriptor. If there is none left, those that are only kept go first, and then others that
-    /// are reading have time to give theirs back.
-    fn with_descriptors<T>(&self, act: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-        let mut pause = Duration::from_millis(1);
-        loop {
-            match act() {
-                Err(Errno::MFILE | Errno::NFILE) if pause <= LONGEST_PAUSE => {
-                    self.open.clear();
-                    std::thread::sleep(pause);
-                    pause *= 2;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// An error if what a descriptor leads to is not the file that was found.
-    fn is_it(&self, index: usize, fd: BorrowedFd<'_>) -> Result<()> {
-        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, SEALED);
-        let stat = stat.map_err(|e| self.unopened(index, e))?;
-        match FileType::from_raw_mode(stat.stx_mode.into()) {
-            FileType::RegularFile => {}
-            FileType::Symlink => return Err(self.unopened(index, Errno::LOOP)),
-            _ => return Err(self.changed(index, "is no regular file any more")),
-        }
-        let how = self.members.seal(index).difference(&Seal::of(&stat));
-        how.map_or(Ok(()), |how| Err(self.changed(index, how)))
-    }
-
-    #[cold]
-    fn unopened(&self, index: usize, e: Errno) -> Error {
-        let how = match e {
-            Errno::NOENT => "is gone since it was found",
-            Errno::LOOP | Errno::XDEV | Errno::NOTDIR => {
-                "is behind a symbolic link now, or where a directory was is none: that is not followed"
-            }
-            Errno::ACCESS | Errno::PERM => "may not be read",
-            Errno::AGAIN => {
-                let what = "somebody has a lease on it, and is asked to give that up: it can be read then";
-                return self.fails(index, Error::unavailable(what));
-            }
-            e => {
-                let error = Error::io("cannot be opened").caused_by(std::io::Error::from(e));
-                return self.fails(index, error);
-            }
-        };
-        self.changed(index, how)
-    }
-
     /// Which part of a file is stored, as far as that can be found out: whatever is wrong is left to reading.
     fn stored(&self, index: usize, from: u64, most: u64) -> Run {
         let all = Run { len: most, data: true };
@@ -343,29 +273,6 @@ impl Files {
 
 /// How it is told that a file ended too soon.
 const ENDS: Errno = Errno::NODATA;
-
-/// The time that descriptors are trusted by: cheap, and exact to some milliseconds.
-fn now() -> Duration {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Opens for reading what a descriptor leads to, which was found to be a regular file.
-fn open_again(there: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    // No waiting for whoever holds a lease on it.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let itself = format!("/proc/self/fd/{}", there.as_raw_fd());
-    let open = |flags| match rustix::fs::open(&itself, flags, Mode::empty()) {
-        // Nothing is mounted there: by its name again, then.
-        Err(Errno::NOENT | Errno::NOTDIR) => beneath::open(root, path, flags | OFlags::NOFOLLOW),
-        done => done,
-    };
-    match open(flags | OFlags::NOATIME) {
-        // Only the owner may leave the time of the last access as it is.
-        Err(Errno::PERM) => open(flags),
-        done => done,
-    }
-}
 
 fn read_now(open: &Open, mut from: u64, mut buf: &mut [u8]) -> rustix::io::Result<()> {
     if open.waits.load(Ordering::Relaxed) {

@@ -9,6 +9,7 @@ mod blocks;
 mod descriptors;
 mod files;
 mod node;
+mod opening;
 mod seal;
 mod starts;
 #[cfg(test)]
