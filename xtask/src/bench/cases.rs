@@ -181,29 +181,35 @@ impl Rows<'_> {
 
     /// Random reads with little memory, beside the same with enough of it.
     fn random_reading(&self) -> Vec<Case> {
-        let image = self.dirs.path(Data::MappedQcow2);
-        let read = |cache, hot| cli::random_read(self.binary, &image, cache, self.sizes.read_seconds, hot);
-        let pair = |hot| (read(cli::SMALL_CACHE, hot), vec![read(cli::LARGE_CACHE, hot)]);
-        let (ours, peers) = pair(None);
-        let uniform = Case {
-            ours,
-            peers,
-            score: Score::Most(cli::IOPS),
-            bars: vec![Bar::RssMib(64.0)],
-            ..self.mapped(
+        const MAPPED: Data = Data::MappedQcow2;
+        let rows = [
+            (
                 "random-uniform",
+                MAPPED,
+                None,
                 "random 4k reads of a fully mapped 1 TiB qcow2; the peer is ours with room for all tables",
-            )
-        };
-        let (ours, peers) = pair(Some("80/20"));
-        let skewed = Case {
-            ours,
-            peers,
-            score: Score::Most(cli::IOPS),
-            bars: vec![Bar::Ratio(0.9), Bar::RssMib(64.0)],
-            ..self.mapped("random-80-20", "the same, 80% of the reads in 20% of the image")
-        };
-        vec![uniform, skewed]
+            ),
+            ("random-80-20", MAPPED, Some("80/20"), "the same, 80% of the reads in 20% of the image"),
+            (
+                "random-80-20-scattered",
+                Data::ScatteredQcow2,
+                Some("80/20"),
+                "the same, where no two clusters that follow each other on the disk do so in the file",
+            ),
+        ];
+        rows.map(|(name, data, hot, work)| {
+            let image = self.dirs.path(data);
+            let read = |cache| cli::random_read(self.binary, &image, cache, self.sizes.read_seconds, hot);
+            Case {
+                inputs: vec![data],
+                ours: read(cli::SMALL_CACHE),
+                peers: vec![read(cli::LARGE_CACHE)],
+                score: Score::Most(cli::IOPS),
+                bars: [Bar::RssMib(64.0)].into_iter().chain(hot.map(|_| Bar::Ratio(0.9))).collect(),
+                ..self.mapped(name, work)
+            }
+        })
+        .into()
     }
 
     /// What the rows on the large, empty, fully mapped image have in common.

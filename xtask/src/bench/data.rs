@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 
 use super::case::{MIB, Place, word};
 use super::qemu;
+use super::scattered::scatter;
 use crate::{guest, process};
 
 /// How large everything is.
@@ -59,6 +60,8 @@ pub(super) enum Data {
     FullQcow2,
     MixedRaw,
     MappedQcow2,
+    /// The same, its clusters in no order.
+    ScatteredQcow2,
     ServedRaw,
     ServedQcow2,
     /// Nothing of its own, over the one before.
@@ -91,6 +94,7 @@ impl Data {
             Data::FullQcow2 => "full.1.qcow2",
             Data::MixedRaw => "mixed.1.raw",
             Data::MappedQcow2 => "mapped-1tib.1.qcow2",
+            Data::ScatteredQcow2 => "scattered-1tib.1.qcow2",
             Data::ServedRaw => "served.1.raw",
             Data::ServedQcow2 => "served.1.qcow2",
             Data::ServedOverlay => "served-overlay.1.qcow2",
@@ -144,6 +148,10 @@ impl Data {
             Data::HalfQcow2 => qemu::to_qcow2(&sibling(Data::HalfRaw)?, path),
             Data::FullQcow2 => qemu::to_qcow2(&sibling(Data::FullRaw)?, path),
             Data::MappedQcow2 => qemu::mapped(path, TIB),
+            Data::ScatteredQcow2 => {
+                qemu::mapped(path, TIB)?;
+                scatter(path)
+            }
             Data::ServedRaw | Data::WrittenRaw => raw(path, sizes.served, Fill::Full),
             Data::ServedQcow2 | Data::WrittenQcow2 => qemu::to_qcow2(&sibling(Data::ServedRaw)?, path),
             Data::ServedOverlay => {

@@ -18,6 +18,7 @@ mod notes;
 mod pairs;
 mod qemu;
 mod report;
+mod scattered;
 mod scratch;
 mod server;
 mod servers;

@@ -115,17 +115,17 @@ impl Rows<'_> {
                 )
             });
         }
-        let served = self.served(Data::MappedQcow2, "qcow2", false);
+        let served = self.served(Data::ScatteredQcow2, "qcow2", false);
         cases.push(Case {
             needs: vec![Need::Program("qemu-nbd")],
-            ours: self.ours(Data::MappedQcow2, "qcow2", &load),
+            ours: self.ours(Data::ScatteredQcow2, "qcow2", &load),
             peers: sides(qemu::serve(&served), &load),
             cache: Cache::AsIs,
             check: Check::Nothing,
             ..self.reading(
                 "nbd-read-qcow2-1tib".to_owned(),
-                "the same of a 1 TiB qcow2, all mapped and nothing written, whose tables fit nobody's cache",
-                Data::MappedQcow2,
+                "the same of a 1 TiB qcow2, all mapped in no order, whose tables fit nobody's cache",
+                Data::ScatteredQcow2,
                 "qcow2",
             )
         });
