@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::Stdio;
 
 /// A terminal: the end that shows it, and the end that a process gets.
-fn terminal() -> (File, OwnedFd) {
+pub(crate) fn terminal() -> (File, OwnedFd) {
     let (mut shows, mut process) = (-1, -1);
     let none = std::ptr::null_mut();
     // SAFETY: both places are there to be filled, and what is left out may be.

@@ -1,12 +1,13 @@
 //! What the server does, as it does it and at the end.
 
+use super::line::Line;
 use crate::output::plain;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use portolan::serve::Counters;
 use portolan::serve::counters::Histogram;
 use portolan::size::show;
 use serde_json::{Map, Value, json};
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ const EVERY: Duration = Duration::from_millis(500);
 
 /// Rates on a terminal.
 pub(super) struct Live {
-    bar: Option<ProgressBar>,
+    line: Option<Arc<Line>>,
     last: Seen,
     at: Instant,
 }
@@ -46,45 +47,37 @@ impl Seen {
 
 impl Live {
     pub(super) fn new(quiet: bool) -> Live {
-        let seen = !quiet && std::io::stderr().is_terminal();
-        let bar = seen.then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
-            if let Ok(style) = ProgressStyle::with_template("{msg}") {
-                bar.set_style(style);
-            }
-            bar
-        });
-        Live { bar, last: Seen::default(), at: Instant::now() }
+        let line = if quiet { None } else { Line::on_terminal().map(Arc::new) };
+        Live { line, last: Seen::default(), at: Instant::now() }
     }
 
     /// For whoever has something to say meanwhile.
     pub(super) fn voice(&self) -> Voice {
-        Voice(self.bar.clone())
+        Voice(self.line.clone())
     }
 
     /// Shows the rates since the last time, when it is time.
     pub(super) fn show(&mut self, counters: &Counters) {
         let took = self.at.elapsed();
-        let Some(bar) = self.bar.as_ref().filter(|_| took >= EVERY) else { return };
+        let Some(line) = self.line.as_ref().filter(|_| took >= EVERY) else { return };
         let now = Seen::of(counters);
         let clients = clients(counters.connections.load(Relaxed), counters.accepted.load(Relaxed));
-        bar.set_message(line(&clients, &self.last, &now, took));
-        bar.tick();
+        line.show(&rates(&clients, &self.last, &now, took));
         (self.last, self.at) = (now, Instant::now());
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+        if let Some(line) = &self.line {
+            line.clear();
         }
     }
 }
 
 /// Says things on standard error, above the rates and not in the midst of them. Where nobody hears it, nothing fails.
 #[derive(Clone)]
-pub(super) struct Voice(Option<ProgressBar>);
+pub(super) struct Voice(Option<Arc<Line>>);
 
 impl Voice {
     /// A line for a person.
@@ -94,8 +87,10 @@ impl Voice {
 
     /// A line as it is.
     pub(super) fn print(&self, line: &str) {
-        let print = || drop(writeln!(std::io::stderr(), "{line}"));
-        self.0.as_ref().map_or_else(print, |bar| bar.suspend(print));
+        match &self.0 {
+            Some(below) => below.print(line),
+            None => drop(writeln!(std::io::stderr(), "{line}")),
+        }
     }
 }
 
@@ -108,7 +103,7 @@ fn clients(now: u64, ever: u64) -> String {
     }
 }
 
-fn line(clients: &str, last: &Seen, now: &Seen, took: Duration) -> String {
+fn rates(clients: &str, last: &Seen, now: &Seen, took: Duration) -> String {
     let rate = |now: u64, last: u64| (now.saturating_sub(last) as f64 / took.as_secs_f64()).round() as u64;
     let (at_once, array) = (now.at_once - last.at_once, now.array.saturating_sub(last.array));
     let share = (at_once * 100).checked_div(at_once + array);
@@ -155,7 +150,7 @@ mod tests {
         let ever = [(0, 0), (0, 3), (1, 1), (2, 9)].map(|(now, ever)| clients(now, ever));
         assert_eq!(ever, ["no client yet", "no client", "1 client", "2 clients"]);
         let now = Seen { reads: 1000, bytes_read: 4 << 20, at_once: 900, array: 100, ..Seen::default() };
-        let line = line("no client", &Seen::default(), &now, Duration::from_millis(500));
+        let line = rates("no client", &Seen::default(), &now, Duration::from_millis(500));
         assert!(line.starts_with("no client   read 2000/s, 8 MiB/s   written 0/s"), "{line}");
         assert!(line.ends_with("   90% at once"), "{line}");
     }

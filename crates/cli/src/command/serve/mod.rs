@@ -2,6 +2,7 @@
 
 mod attach;
 mod chronicle;
+mod line;
 mod live;
 mod ready;
 

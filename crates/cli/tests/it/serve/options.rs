@@ -4,10 +4,11 @@ use super::client::Client;
 use super::{Server, qemu_io, refused};
 use crate::run::Dir;
 use io::nbd::wire::{Command, CommandFlags};
-use rustix::process::Signal;
-use std::io::Read;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -262,6 +263,41 @@ fn it_leaves_nothing_behind() {
     let server = Server::start(&dir, "s", "disk.qcow2");
     qemu_io(&dir, &["read -P 1 0 64k"], &server.uri(""));
     server.end();
+}
+
+/// Rates on a terminal, what is said above them, and at the end nothing of them.
+#[test]
+fn on_a_terminal_it_shows_what_clients_do() {
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 64M");
+    let (mut screen, process) = crate::progress::terminal();
+    let mut command = dir.command("serve --pid-file s.pid --listen unix:s.sock disk.qcow2");
+    command.env("TERM", "xterm").stdout(Stdio::null()).stderr(Stdio::from(process));
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    super::wait_until("the server is ready", || dir.join("s.pid").exists());
+    let looking = std::thread::spawn(move || {
+        let (mut all, mut part) = (Vec::new(), [0; 4096]);
+        // When the process has ended there is an error rather than an end.
+        while let Ok(n @ 1..) = screen.read(&mut part) {
+            all.extend_from_slice(&part[..n]);
+        }
+        String::from_utf8_lossy(&all).into_owned()
+    });
+    dir.ok("bench --seconds 2 --depth 8 nbd+unix:///?socket=s.sock");
+    UnixStream::connect(dir.join("s.sock")).unwrap().write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let seen = looking.join().unwrap();
+    let lines: Vec<&str> = seen.split("\r\x1b[2K").collect();
+    assert!(
+        lines.iter().any(|l| l.starts_with("1 client   read ") && !l.starts_with("1 client   read 0/s")),
+        "{seen:?}"
+    );
+    assert!(lines.iter().any(|l| l.starts_with("portolan: client ") && l.contains(" read ")), "{seen:?}");
+    assert!(lines.iter().all(|l| l.split('\n').all(|l| l.len() < 80)), "{seen:?}");
+    assert_eq!(lines.last(), Some(&""), "{seen:?}");
 }
 
 /// A server is told to go on when its terminal goes.
