@@ -16,6 +16,7 @@ const COMMANDS: &[&str] = &[
     "commit",
     "rebase",
     "bitmap",
+    "serve",
     "bench",
     "tour",
     "completions",

@@ -87,7 +87,9 @@ impl<'a> Guide<'a> {
             writeln!(self.out, "    {line}")?;
         }
         if all.len() > lines {
-            writeln!(self.out, "    {on}... and {} lines more{off}", all.len() - lines)?;
+            let more = all.len() - lines;
+            let what = if more == 1 { "line" } else { "lines" };
+            writeln!(self.out, "    {on}... and {more} {what} more{off}")?;
         }
         self.last = done.written;
         let wrote = if done.written < 1 << 10 { "nothing".to_owned() } else { show(done.written) };

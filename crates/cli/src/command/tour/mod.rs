@@ -23,7 +23,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Take a guided half-minute: scratch disks are made, written, charted, snapshotted, converted and compared
+/// Take a guided half-minute: scratch disks are made, written, charted, served, converted and taken apart
 ///
 /// Every command is printed as you would type it, with how long it took and how many bytes it wrote. Nothing
 /// outside a scratch directory is touched, and that is removed at the end.
