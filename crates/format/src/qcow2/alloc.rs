@@ -239,23 +239,29 @@ impl Allocator {
 
     /// Free clusters among those once used.
     fn find_free(&mut self, want: u64) -> Result<Option<Run>> {
+        let Some(cluster) = self.first_free()? else { return Ok(None) };
+        self.refuse_tables(cluster..cluster.saturating_add(1))?;
+        let mut count = 1_u64;
+        while count < want && self.is_free(cluster.saturating_add(count))? {
+            count = count.saturating_add(1);
+        }
+        self.hint = cluster.saturating_add(count);
+        Ok(Some(Run { first: cluster, count, fresh: false }))
+    }
+
+    /// The first of those that are free, as far as refcounts say.
+    pub(super) fn first_free(&mut self) -> Result<Option<u64>> {
         let mut cluster = self.hint;
         while cluster < self.end {
             let (index, _) = self.place(cluster);
             if self.entry(index) == 0 {
                 cluster = index.saturating_add(1).saturating_mul(self.per_block());
-                continue;
+            } else if self.count(cluster)? == 0 {
+                self.hint = cluster;
+                return Ok(Some(cluster));
+            } else {
+                cluster = cluster.saturating_add(1);
             }
-            if self.count(cluster)? == 0 {
-                self.refuse_tables(cluster..cluster.saturating_add(1))?;
-                let mut count = 1_u64;
-                while count < want && self.is_free(cluster.saturating_add(count))? {
-                    count = count.saturating_add(1);
-                }
-                self.hint = cluster.saturating_add(count);
-                return Ok(Some(Run { first: cluster, count, fresh: false }));
-            }
-            cluster = cluster.saturating_add(1);
         }
         self.hint = self.end;
         Ok(None)

@@ -67,6 +67,11 @@ impl Tables {
         Ok(Tables { runs: sole, changes })
     }
 
+    /// How many clusters they have.
+    pub(super) fn total(&self) -> u64 {
+        self.runs.iter().fold(0, |total, run| total.saturating_add(run.1))
+    }
+
     fn holds(&self, cluster: u64) -> bool {
         let behind = self.runs.partition_point(|(first, _)| *first <= cluster);
         let run = behind.checked_sub(1).and_then(|index| self.runs.get(index));
@@ -80,7 +85,7 @@ impl Guard {
     pub(super) fn set(&self, tables: Tables, expected: u64) {
         let mut exact = self.exact.write().unwrap_or_else(PoisonError::into_inner);
         *exact = tables;
-        let total = exact.runs.iter().fold(0, |total: u64, run| total.saturating_add(run.1));
+        let total = exact.total();
         let words = total.max(expected).saturating_mul(16) / 64;
         let words = words.clamp(MIN_WORDS, MAX_WORDS).next_power_of_two();
         let filter = self

@@ -103,6 +103,46 @@ fn tables_that_refcounts_call_free_are_not_given_out() {
     }
 }
 
+/// Not even as data: of the disk, of a snapshot, whole or compressed.
+#[test]
+fn data_that_refcounts_call_free_is_not_given_out() {
+    if !peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image.qcow2");
+    let place = |entry: u64| (entry & 0x00ff_ffff_ffff_fe00) / CLUSTER * CLUSTER;
+    for which in 0..3 {
+        let _ = std::fs::remove_file(&path);
+        let (file, mut t) = sample(&path);
+        if which == 2 {
+            drop(file);
+            peer::qemu_io("qcow2", &path, &["write -c -P 5 3M 64k"]);
+        }
+        let file = open_file(&path, true);
+        t.l2 = place(word(file.as_ref(), open(&path, false).header().l1_table_offset));
+        let (table, index) = [(t.l2, 0), (t.snapshot_l2, 0), (t.l2, 48)][which];
+        let entry = word(file.as_ref(), table + 8 * index);
+        // Of a compressed one, where it lies is said with fewer bits.
+        let cluster = if which == 2 { place(entry & !(0xff << 54)) } else { place(entry) };
+        file.write_at(t.block + 2 * (cluster / CLUSTER), &[0; 2], Wait::Allowed).unwrap();
+        let held = |file: &dyn Source| {
+            let mut bytes = vec![0; file.len() as usize];
+            file.read_at(0, &mut bytes, Wait::Allowed).unwrap();
+            bytes
+        };
+        let before = held(file.as_ref());
+        refused(&path, &format!("data {which}"));
+        assert!(held(file.as_ref()) == before, "data {which}: the image has changed");
+        let options = Options { writable: true, repair: true, ..Options::default() };
+        let image = Image::open(open_file(&path, true), &options, &mut |_| unreachable!()).unwrap();
+        image.repair(Repair::All).unwrap();
+        drop(image);
+        write_all_over(&path).unwrap();
+        peer::qemu_img(&["check", "-q", path.to_str().unwrap()]);
+    }
+}
+
 #[test]
 fn a_map_that_lays_data_or_tables_over_tables_is_refused() {
     if !peer::require(&["qemu-img", "qemu-io"]) {

@@ -86,7 +86,8 @@ impl Census {
         self.counts.of(cluster)
     }
 
-    pub(super) fn next_from(&self, cluster: u64) -> u64 {
+    /// The next cluster, from `cluster` on, that may be referred to.
+    pub(in super::super) fn next_from(&self, cluster: u64) -> u64 {
         self.counts.next_from(cluster)
     }
 
