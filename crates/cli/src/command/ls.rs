@@ -3,6 +3,7 @@
 use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::{Out, moment, output_error, plain};
+use chart::Error;
 use portolan::files::listing::{self, Partition, Partitions, Row};
 use portolan::files::{Inside, inside};
 use portolan::size::show;
@@ -14,7 +15,7 @@ use std::path::Path;
 ///
 /// Nothing is mounted, and nothing needs root. A disk with partitions shows them; one with a file system shows the root
 /// directory, as does the SPEC of a partition. With a path behind it, that directory or file is listed. Times are of content,
-/// in UTC.
+/// in UTC. What is damaged is told, and hides nothing else.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     portolan ls disk.qcow2\n  \
@@ -37,15 +38,51 @@ pub(crate) struct Args {
     access: Access,
 }
 
+/// So many of those that cannot be looked at are named; of more there is a number.
+const NAMED: usize = 20;
+
 impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
+        let mut wrong = Wrong::default();
         match inside(&self.input.apply(&self.spec), &self.access.reading())? {
             Inside::Partitions(table) if self.json => out.json(&table)?,
             Inside::Partitions(table) => partitions(out, &table)?,
-            Inside::Node(node) if self.json => json(out, &node, self.recursive)?,
-            Inside::Node(node) => files(out, &node, self.recursive)?,
+            Inside::Node(node) if self.json => json(out, &node, self.recursive, &mut wrong)?,
+            Inside::Node(node) => files(out, &node, self.recursive, &mut wrong)?,
         }
-        Ok(Exit::DONE)
+        out.flush()?;
+        wrong.told().map(|()| Exit::DONE)
+    }
+}
+
+/// What could not be looked at.
+#[derive(Default)]
+struct Wrong {
+    named: Vec<Error>,
+    more: u64,
+}
+
+impl Wrong {
+    fn note(&mut self, node: &Node, path: &Path, e: Error) {
+        if self.named.len() >= NAMED {
+            self.more += 1;
+            return;
+        }
+        let base = node.spec.to_string();
+        let between = if base.ends_with('/') { "" } else { "/" };
+        self.named.push(e.in_path(format!("{base}{between}{}", path.display())));
+    }
+
+    /// Tells all of it; the last one as the error that the command ends with.
+    fn told(mut self) -> anyhow::Result<()> {
+        let Some(last) = self.named.pop() else { return Ok(()) };
+        for e in &self.named {
+            eprintln!("portolan: {}", plain(&e.to_string()));
+        }
+        if self.more > 0 {
+            eprintln!("portolan: and {} more cannot be looked at", self.more);
+        }
+        Err(last.into())
     }
 }
 
@@ -88,10 +125,10 @@ fn partitions(out: &mut Out, table: &Partitions) -> anyhow::Result<()> {
 }
 
 /// A list that is written row by row.
-fn json(out: &mut Out, node: &Node, recursive: bool) -> anyhow::Result<()> {
+fn json(out: &mut Out, node: &Node, recursive: bool, wrong: &mut Wrong) -> anyhow::Result<()> {
     let mut first = true;
     write!(out, "[")?;
-    let done = listing::files(node, recursive, Watch::default(), |_, rows| {
+    let each = |_: &Path, rows: &[Row]| {
         for row in rows {
             let text =
                 serde_json::to_string(row).map_err(|e| chart::Error::invalid("no JSON").caused_by(e))?;
@@ -99,14 +136,18 @@ fn json(out: &mut Out, node: &Node, recursive: bool) -> anyhow::Result<()> {
             first = false;
         }
         Ok(())
+    };
+    let done = listing::files(node, recursive, Watch::default(), each, |path, e| {
+        wrong.note(node, path, e);
+        Ok(())
     });
     done.map_err(output_error)?;
     Ok(writeln!(out, "\n]")?)
 }
 
-fn files(out: &mut Out, node: &Node, recursive: bool) -> anyhow::Result<()> {
+fn files(out: &mut Out, node: &Node, recursive: bool, wrong: &mut Wrong) -> anyhow::Result<()> {
     let mut first = true;
-    let done = listing::files(node, recursive, Watch::default(), |folder, rows| {
+    let each = |folder: &Path, rows: &[Row]| {
         if recursive && folder.as_os_str().is_empty() {
             writeln!(out, ".:")?;
         } else if recursive {
@@ -114,6 +155,10 @@ fn files(out: &mut Out, node: &Node, recursive: bool) -> anyhow::Result<()> {
         }
         first = false;
         Ok(table(out, rows)?)
+    };
+    let done = listing::files(node, recursive, Watch::default(), each, |path, e| {
+        wrong.note(node, path, e);
+        Ok(())
     });
     done.map_err(output_error)
 }

@@ -183,12 +183,14 @@ impl Row {
 }
 
 /// Tells what is in a directory, sorted by name, then, if that is wanted, what is in those below; of what is no
-/// directory, that alone. `each` is told the directory, as a path from the one that was named, and what is in it.
+/// directory, that alone. `each` is told the directory, as a path from the one that was named, and what is in it; `wrong`
+/// the path of whatever cannot be looked at, and why: the others are told all the same.
 pub fn files(
     node: &Node,
     recursive: bool,
     watch: Watch<'_>,
     mut each: impl FnMut(&Path, &[Row]) -> Result<()>,
+    mut wrong: impl FnMut(&Path, Error) -> Result<()>,
 ) -> Result<()> {
     let fs = node.fs.as_ref();
     let stat = fs.stat(node.inode)?;
@@ -204,18 +206,27 @@ pub fn files(
         waiting -= path.as_os_str().len();
         let mut here = 0;
         let (mut rows, mut below) = (Vec::new(), Vec::new());
-        for (name, inode) in names(fs, inode)? {
-            let (stat, path) = (fs.stat(inode)?, path.join(OsStr::from_bytes(&name)));
+        let (names, ended) = names(fs, inode);
+        for (name, inode) in names {
+            let path = path.join(OsStr::from_bytes(&name));
             here += path.as_os_str().len();
             if here + waiting > MAX_PATH_BYTES {
                 let what = format!("paths of more than {MAX_PATH_BYTES} bytes together");
                 return Err(Error::unsupported(what));
             }
-            rows.push(Row::new(fs, &path, &stat)?);
-            if recursive && stat.kind == Kind::Directory {
+            let stat = fs.stat(inode).and_then(|stat| Ok((Row::new(fs, &path, &stat)?, stat.kind)));
+            let (row, kind) = match stat {
+                Ok(found) => found,
+                Err(e) => {
+                    wrong(&path, e)?;
+                    continue;
+                }
+            };
+            rows.push(row);
+            if recursive && kind == Kind::Directory {
                 if !seen.insert(inode) {
-                    let what = format!("/{} is a directory that has another name already", path.display());
-                    return Err(Error::corrupt(what));
+                    wrong(&path, Error::corrupt("is a directory that has another name already"))?;
+                    continue;
                 }
                 waiting += path.as_os_str().len();
                 below.push((path, inode));
@@ -226,20 +237,23 @@ pub fn files(
         }
         open.extend(below.into_iter().rev());
         each(&path, &rows)?;
+        if let Err(e) = ended {
+            wrong(&path, e)?;
+        }
     }
     Ok(())
 }
 
-/// The names in a directory, sorted.
-fn names(fs: &dyn FileSystem, directory: Inode) -> Result<Vec<(Vec<u8>, Inode)>> {
+/// The names in a directory, sorted: those that could be read, and whether that is all.
+fn names(fs: &dyn FileSystem, directory: Inode) -> (Vec<(Vec<u8>, Inode)>, Result<()>) {
     let mut names = Vec::new();
-    fs.list(directory, &mut |entry| {
+    let ended = fs.list(directory, &mut |entry| {
         if names.len() >= MAX_ENTRIES {
             return Err(Error::unsupported(format!("a directory of more than {MAX_ENTRIES} names")));
         }
         names.push((entry.name.to_vec(), entry.inode));
         Ok(())
-    })?;
+    });
     names.sort();
-    Ok(names)
+    (names, ended)
 }

@@ -134,3 +134,30 @@ fn names_do_not_speak_to_the_terminal() {
         assert!(!out.contains(['\x1b', '\x07']) && out.contains("[2Jb"), "{out}");
     }
 }
+
+#[test]
+fn what_is_damaged_hides_nothing_else_from_a_list() {
+    if !able() || !testkit::peer::require(&["debugfs"]) {
+        return;
+    }
+    let dir = Dir::new();
+    bare(&dir, |root| {
+        for name in ["bad", "good"] {
+            std::fs::write(root.join(name), name).unwrap();
+            std::fs::create_dir(root.join(format!("{name} directory"))).unwrap();
+            std::fs::write(root.join(format!("{name} directory/in it")), name).unwrap();
+        }
+    });
+    dir.tool("debugfs", "-w|-R|sif bad mode 0|raw");
+    dir.tool("debugfs", "-w|-R|sif \"bad directory\" block[2] 0x7fffffff|raw");
+    dir.tool("debugfs", "-w|-R|sif \"bad directory\" block[5] 0x7fffffff|raw");
+    let told =
+        dir.fails("ls -R raw", &["raw:/bad: inode 12 is of no kind", "raw:/bad directory: ", "e2fsck -n"]);
+    for name in ["lost+found", " good\n", "bad directory", "./good directory:", "in it"] {
+        assert!(told.out.contains(name), "{name}: {}", told.out);
+    }
+    assert_eq!(told.err.lines().count(), 3, "{}", told.err);
+    let told = dir.fails("ls --json raw", &["raw:/bad: inode 12"]);
+    assert_eq!(told.json().as_array().unwrap().len(), 4);
+    dir.fails("ls raw:/bad", &["inode 12"]);
+}
