@@ -62,8 +62,11 @@ fn print(out: &mut Out, info: &Info) -> anyhow::Result<()> {
     line("image", info.filename.clone())?;
     line("format", kind(info))?;
     line("disk", format!("{} ({} bytes)", show(info.virtual_size), info.virtual_size))?;
-    let taken = info.actual_size.map(|n| format!(", {} taken on the host", show(n))).unwrap_or_default();
-    line("file", format!("{}{taken}", show(info.container_size)))?;
+    // A directory's disk is in no file.
+    if !matches!(info.format_specific, Some(Specific::Directory(_))) {
+        let taken = info.actual_size.map(|n| format!(", {} taken on the host", show(n))).unwrap_or_default();
+        line("file", format!("{}{taken}", show(info.container_size)))?;
+    }
     if let Some(backing) = &info.backing_filename {
         let format = info.backing_filename_format.as_deref().unwrap_or("format not stated");
         let there = info.full_backing_filename.as_ref().filter(|full| *full != backing);

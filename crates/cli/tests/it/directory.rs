@@ -62,6 +62,8 @@ fn a_directory_is_an_iso_that_xorriso_takes_apart_again() {
     assert_eq!(differences(&dir, "tree", "linked"), "");
     let info = dir.ok("info --json tree").json();
     assert_eq!(info["format"], "iso9660");
+    let words = dir.ok("info tree").out;
+    assert!(words.contains("iso9660, computed; files: 7") && !words.contains("  file "), "{words}");
 }
 
 #[test]
@@ -142,6 +144,37 @@ fn a_file_that_changes_underneath_is_an_error_by_its_name_and_nothing_else_suffe
     // Who serves is told which files these were.
     let said = server.end().err;
     assert!(said.contains("tree/large: ") && said.contains("tree/many/file 7: "), "{said}");
+}
+
+/// So many files, and as many bytes for each at most: of names of ten, which are among them.
+const FILES: u64 = 100_000;
+const BYTES_A_FILE: u64 = 140;
+
+#[test]
+fn many_files_take_little_memory() {
+    let dir = Dir::new();
+    let quick = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let [none, many] = ["none", "many"].map(|name| quick.path().join(name));
+    fs::create_dir(&none).unwrap();
+    for i in 0..FILES {
+        let inside = many.join((i / 1000).to_string());
+        if i % 1000 == 0 {
+            fs::create_dir_all(&inside).unwrap();
+        }
+        fs::File::create(inside.join(format!("{i:010}"))).unwrap().set_len(100).unwrap();
+    }
+    // All that the server ever had.
+    let most = |tree: &Path| {
+        let server = crate::serve::Server::start(&dir, "m", &format!("-q {}", tree.display()));
+        let pid = fs::read_to_string(dir.join("m.pid")).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let most: u64 = most.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        server.end();
+        most << 10
+    };
+    let each = (most(&many) - most(&none)) / FILES;
+    assert!(each < BYTES_A_FILE, "{each} bytes for each of {FILES} files");
 }
 
 #[test]
