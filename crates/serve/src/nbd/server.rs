@@ -11,6 +11,7 @@ use super::tls::Tls;
 use crate::array::{Array, Proxies};
 use crate::{Counters, Export};
 use chart::{Error, Kind, Result, ResultExt as _};
+use io::nbd::wire::STRING_MAX;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -330,8 +331,17 @@ impl Server {
     }
 }
 
-/// Adds an export, if no other has its name.
-fn add(exports: &mut Vec<Arc<Export>>, export: Export) -> Result<()> {
+/// Adds an export, if it can be told to clients and no other has its name.
+fn add(exports: &mut Vec<Arc<Export>>, mut export: Export) -> Result<()> {
+    if export.name.len() > STRING_MAX || export.name.contains('\0') {
+        let len = export.name.len();
+        let what =
+            format!("a name of {len} bytes for an export: {STRING_MAX} are the most, and none of them NUL");
+        return Err(Error::invalid(what));
+    }
+    // For a person, who knows more where it is printed.
+    let fits = export.description.floor_char_boundary(STRING_MAX);
+    export.description.truncate(fits);
     if exports.iter().any(|e| e.name == export.name) {
         return Err(Error::conflict(format!("two exports are called {:?}", export.name)));
     }

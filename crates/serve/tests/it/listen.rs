@@ -4,9 +4,9 @@ use crate::client::{Client, connect, request};
 use crate::hostile::until;
 use crate::support::Serving;
 use io::memory::Memory;
-use io::nbd::wire::{Code, Command, Headers};
+use io::nbd::wire::{Code, Command, Headers, Opt, Rep};
 use serve::Export;
-use serve::nbd::{Config, Listener, Server};
+use serve::nbd::{Config, Limits, Listener, Server};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,6 +29,21 @@ fn a_socket_that_somebody_else_has_put_there_stays() {
     let listener = Listener::unix(&dir.path().join("socket")).unwrap();
     std::fs::remove_file(dir.path().join("socket")).unwrap();
     drop(listener);
+}
+
+/// What the protocol has no room for is refused at the beginning, or cut, and no list ends in the midst of it.
+#[test]
+fn names_and_descriptions_fit_the_protocol() {
+    let disk = || format::raw::open(Arc::new(Memory::new("memory", 1 << 20)), true).unwrap();
+    for wrong in ["a".repeat(4097), "nul\0".to_owned()] {
+        assert!(Server::start(Config::new(vec![Export::new(wrong, disk())])).is_err());
+    }
+    let mut export = Export::new("a".repeat(4096), disk());
+    export.description = format!("a{}", "é".repeat(4000));
+    let serving = Serving::start(vec![export], Limits::default(), None);
+    let mut client = Client::greeted(&serving.socket);
+    assert_eq!(client.ask(Opt::LIST, &[]), Rep::ACK);
+    assert_eq!(client.go(&"a".repeat(4096)).0, 1 << 20);
 }
 
 /// What is not a dead server's is not taken away: a socket of another kind, say, a service manager's.
