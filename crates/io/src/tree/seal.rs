@@ -3,6 +3,7 @@
 use super::Time;
 use chart::Identity;
 use rustix::fs::{Statx, StatxFlags, StatxTimestamp, makedev};
+use std::time::Duration;
 
 /// A moment in eight bytes: 34 bits of seconds from the end of 1901 on, and 30 bits of nanoseconds. Every moment
 /// that ext4 can note has one of its own.
@@ -36,6 +37,13 @@ impl Stamp {
     pub(super) fn birth(stat: &Statx) -> Stamp {
         let known = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
         if known { Stamp::of(stat.stx_btime) } else { UNKNOWN }
+    }
+
+    /// So much later, which is less than a second.
+    pub(super) fn later(self, by: Duration) -> Stamp {
+        let Time { seconds, nanos } = self.time();
+        let nanos = nanos + by.subsec_nanos();
+        Stamp::new(seconds + i64::from(nanos / A_SECOND as u32), nanos % A_SECOND as u32)
     }
 
     pub(super) fn known(self) -> Option<Stamp> {

@@ -9,12 +9,14 @@ use crate::watch::Watch;
 use chart::{Error, Result};
 use rustix::fs::{Access, AtFlags, OFlags, RawDir, Statx, StatxFlags};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// As much of a directory is read at once.
 const LISTED_BYTES: usize = 64 << 10;
@@ -25,6 +27,9 @@ const ALONE: usize = 32;
 const THREADS: usize = 4;
 /// Directories that a thread takes at once.
 const SHARE: usize = 8;
+
+/// The clock by which times are noted goes on every 10 ms where it is slowest.
+const LONGEST_TICK: Duration = Duration::from_millis(10);
 
 /// So many of what could not be read are named in an error.
 const NAMED: usize = 3;
@@ -69,12 +74,30 @@ pub(super) fn walk(root: OwnedFd, path: &Path, options: &Options, watch: Watch<'
     if !options.skip_unreadable {
         refuse(&tree)?;
     }
+    settle(&tree);
     tree.records.shrink_to_fit();
     tree.accessed.shrink_to_fit();
     tree.commons.shrink_to_fit();
     tree.listed.shrink_to_fit();
     tree.names.shrink_to_fit();
     Ok(tree)
+}
+
+/// Waits until the clock by which file systems note times has gone on since anything here was changed last, if that
+/// was just now: then whatever is changed from here on has a later time. Nothing was read so far, so what was changed
+/// in the same tick, but after it was looked at, is what was found.
+fn settle(tree: &Tree) {
+    let now = || {
+        let time = clock_gettime(ClockId::RealtimeCoarse);
+        Stamp::new(time.tv_sec, time.tv_nsec as u32)
+    };
+    let (began, clock) = (Instant::now(), now());
+    // A time that is still to come was set by another clock.
+    let since = |record: &&Record| record.changed >= clock && record.changed <= clock.later(LONGEST_TICK);
+    let Some(last) = tree.records.iter().filter(since).map(|record| record.changed).max() else { return };
+    while now() <= last && began.elapsed() < 2 * LONGEST_TICK {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn enters(tree: &Tree, options: &Options, id: u32) -> bool {

@@ -207,6 +207,8 @@ fn isoinfo_lists_every_name() {
     let joliet = String::from_utf8_lossy(&listed("-J")).into_owned();
     // Letters beyond ASCII depend on the locale.
     assert!(joliet.contains("/Readme.txt;1\n") && joliet.contains("/dots/a.b.c;1\n"), "{joliet}");
+    let checked = run("isovfy", &[&"-i", &all.image]).stdout;
+    assert!(String::from_utf8_lossy(&checked).ends_with("No errors found\n"));
 }
 
 /// The lines of a listing as paths, joined again where a name has a line's end in it.

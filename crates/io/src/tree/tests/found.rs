@@ -152,6 +152,19 @@ fn without_openat2_nothing_is_opened_that_is_not_beneath() {
 }
 
 #[test]
+fn a_walk_ends_a_tick_after_what_it_found_was_changed() {
+    let dir = Dir::new();
+    for i in 0..100 {
+        dir.file("changing", &[i; 10]);
+        let tree = dir.tree();
+        // The clock that a change from here on would be noted by.
+        let clock = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        let changed = tree.node(NodeId(1)).changed;
+        assert!((changed.seconds, i64::from(changed.nanos)) < (clock.tv_sec, clock.tv_nsec));
+    }
+}
+
+#[test]
 fn limits_have_names() {
     let dir = Dir::new();
     for i in 0..20 {
