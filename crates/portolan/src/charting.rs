@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use crate::convert::refuse_own;
 use crate::{Image, Watch};
 use chart::file::{FamilyRecord, MAX_INLINE, MAX_MEMBERS, Outside, SourceRecord, Written};
 use chart::{
@@ -34,7 +33,7 @@ pub struct Report {
 /// Writes the chart of an image's disk to `target`: as JSON where the name ends so, else as a `.chart` file. The
 /// disk must not be in use by a writer; what changes later makes the chart invalid, which opening it finds.
 pub fn write(image: &Image, target: &Path, force: bool, watch: Watch<'_>) -> Result<Report> {
-    refuse_own(image, target)?;
+    image.refuse_as_target(target)?;
     let written = chart_of(image.disk(), target, watch)?;
     let json = target.extension().is_some_and(|e| e == "json");
     let bytes = if json { written.to_json()?.into_bytes() } else { written.to_bytes()? };

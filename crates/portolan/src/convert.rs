@@ -2,7 +2,7 @@
 
 use crate::emission::{self, Emission};
 use crate::watch::Watch;
-use crate::{Format, Image, Opened, create};
+use crate::{Format, Opened, create};
 use chart::{Disk, Error, Remedy, Result, Source};
 use format::qcow2::emit;
 use io::copy::Reflink;
@@ -71,7 +71,7 @@ impl Report {
 
 /// Writes what the disk holds, in `format`, to a new file at `target`: whole, or not at all.
 pub fn convert(opened: &Opened, target: &Path, format: Format, options: &Options<'_>) -> Result<Report> {
-    refuse_own(&opened.image, target)?;
+    opened.image.refuse_as_target(target)?;
     let disk = &opened.disk;
     if let Some(device) = block_device(target, options.force)? {
         return onto_device(disk, &device, format, options);
@@ -85,18 +85,6 @@ pub fn convert(opened: &Opened, target: &Path, format: Format, options: &Options
         replacement.commit()?;
     }
     Ok(report)
-}
-
-/// Refuses a target that the disk itself stands on.
-pub fn refuse_own(image: &Image, target: &Path) -> Result<()> {
-    let Ok(there) = File::open(target, FileOptions::default()) else { return Ok(()) };
-    for file in image.stands_on() {
-        if file.container.identity() == there.identity() {
-            let what = format!("{} is made of this file: it cannot be its own target", image.spec.location);
-            return Err(Error::conflict(what).in_path(target));
-        }
-    }
-    Ok(())
 }
 
 fn fill(disk: &Arc<Disk>, sink: &File, format: Format, options: &Options<'_>) -> Result<Report> {

@@ -107,7 +107,7 @@ fn backing(
         let options = Options { gate: request.gate.clone(), ..Options::default() };
         let opened = open(&spec, &options).map_err(|e| e.during("opening the backing file"))?;
         // It would be replaced by an image that stands on itself, and what it holds would be gone.
-        crate::convert::refuse_own(&opened.image, path)?;
+        opened.image.refuse_as_target(path)?;
         Some(opened.disk.len())
     };
     Ok(Some((Backing { name, format: Some(format) }, len)))

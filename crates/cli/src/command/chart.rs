@@ -96,7 +96,7 @@ impl Args {
             if path.as_os_str() == "-" {
                 out.write_all(svg.as_bytes())?;
             } else {
-                portolan::convert::refuse_own(image, path)?;
+                image.refuse_as_target(path)?;
                 Replacement::create(path, self.force)?.write_whole(svg.as_bytes())?;
                 writeln!(out, "{}: drawn", path.display())?;
             }

@@ -7,13 +7,15 @@
 //! it. Only slots change and are dirty: a run that is to change gets a slot first.
 
 mod runs;
+mod seq;
 mod set;
 
 use super::cluster::Clusters;
 use crate::field::{be64s, to_index, to_u64};
 use chart::{Error, Result, Source, Wait};
 use runs::Run;
-use set::{Found, Set, Slot, WAYS};
+use seq::Found;
+use set::{Set, Slot, WAYS};
 use std::sync::atomic::Ordering;
 
 /// A slice of an L2 table has so many bytes, unless the whole table has fewer.
@@ -189,7 +191,7 @@ impl SliceCache {
             return Err(Error::invalid(format!("word {word} of an L2 slice of {} bytes", self.slice_bytes)));
         }
         slot.soil();
-        slot.change(|| {
+        slot.seq.change(|| {
             for (word, value) in words.iter().zip(values) {
                 word.store(*value, Ordering::Relaxed);
             }

@@ -1,6 +1,7 @@
 //! What an answer says of the object: its validators and which bytes it carries.
 
 use super::date;
+use super::digits::number;
 use chart::{Error, Result};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ureq::http::{HeaderMap, header};
@@ -76,14 +77,6 @@ impl ContentRange {
         let (first, last) = (number(first)?, number(last)?);
         (first <= last && last < total).then_some(ContentRange { bytes: Some((first, last)), total })
     }
-}
-
-/// Digits and nothing else: `parse` alone would take a sign.
-pub(super) fn number(text: &str) -> Option<u64> {
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok()
 }
 
 /// Refuses bodies that are not the object's own bytes.

@@ -1,6 +1,6 @@
 //! Dates as HTTP writes them (RFC 9110, section 5.6.7).
 
-use super::answer;
+use super::digits;
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -38,5 +38,5 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
 }
 
 fn number(text: &str, most: u64) -> Option<u64> {
-    answer::number(text).filter(|&n| n <= most)
+    digits::number(text).filter(|&n| n <= most)
 }

@@ -1,7 +1,7 @@
 //! Why a try failed, in words, and whether another may succeed.
 
 use super::answer::retry_after;
-use super::fetch::{Options, REDIRECTS_MAX};
+use super::options::{Options, REDIRECTS_MAX};
 use chart::{Error, Kind};
 use std::time::Duration;
 use ureq::http::Response;

@@ -10,8 +10,10 @@ mod answer;
 mod backoff;
 mod cache;
 mod date;
+mod digits;
 mod failure;
 mod fetch;
+mod options;
 mod ranged;
 
 #[cfg(test)]
@@ -19,5 +21,5 @@ mod ranged;
 mod tests;
 
 pub(crate) use backoff::backoff;
-pub use fetch::Options;
+pub use options::Options;
 pub use ranged::{Counts, Ranged};

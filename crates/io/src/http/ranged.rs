@@ -2,7 +2,8 @@
 
 use super::address::Address;
 use super::cache::{Block, Cache, Claim, Found};
-use super::fetch::{Fetcher, Options};
+use super::fetch::Fetcher;
+use super::options::Options;
 use chart::{Error, Identity, Limits, Result, Source, Wait, check_range};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -118,6 +118,16 @@ impl Image {
         found
     }
 
+    /// Refuses a target that this disk itself stands on.
+    pub fn refuse_as_target(&self, target: &Path) -> Result<()> {
+        let Ok(there) = io::file::File::open(target, io::file::Options::default()) else { return Ok(()) };
+        if self.stands_on().iter().any(|file| file.container.identity() == there.identity()) {
+            let what = format!("{} is made of this file: it cannot be its own target", self.spec.location);
+            return Err(Error::conflict(what).in_path(target));
+        }
+        Ok(())
+    }
+
     /// Makes everything durable and leaves it, and what it lies in, as readers want to find them.
     fn close(&self) -> Result<()> {
         for image in std::iter::successors(Some(self), |image| image.within.as_deref()) {

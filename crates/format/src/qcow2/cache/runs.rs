@@ -4,9 +4,9 @@
 //! where nothing is written all words are 0. Such a slice takes 16 bytes here instead of 4096 in a slot, so that the
 //! tables of a terabyte fit where a processor finds them at once.
 
-use super::set::Found;
+use super::seq::{Found, Seq};
 use crate::field::to_index;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 #[cfg(test)]
 mod tests;
@@ -28,8 +28,8 @@ const HIGHS: u64 = ONES << 7;
 pub(super) struct Runs {
     /// A byte of each slice's hash, so that one look at four words finds nearly always the right one; 0 for none.
     marks: [AtomicU64; RUNS / IN_WORD],
-    /// Odd while any of them changes.
-    seq: AtomicU32,
+    /// That of all of them.
+    seq: Seq,
     /// One bit each: used since the hand passed.
     used: AtomicU32,
     /// The one that is looked at next when room is made.
@@ -110,11 +110,10 @@ impl Runs {
     /// Reads words of a slice without a lock.
     #[inline]
     pub(super) fn peek(&self, slice: u64, cluster: u64, word: u64, out: &mut [u64]) -> Found {
-        let seq = self.seq.load(Ordering::Acquire);
+        let Some(begun) = self.seq.begin() else { return Found::Changing };
         let Some(way) = self.way(slice) else { return Found::Miss };
         let Some(run) = self.run(way, cluster) else { return Found::Miss };
-        fence(Ordering::Acquire);
-        if seq & 1 != 0 || self.seq.load(Ordering::Relaxed) != seq {
+        if !self.seq.is_still(begun) {
             return Found::Changing;
         }
         for (out, value) in out.iter_mut().zip(run.words(word)) {
@@ -182,18 +181,15 @@ impl Runs {
         to_index(u64::from(hand))
     }
 
-    /// Readers that began before find out.
     fn change(&self, way: usize, mark: u64, tag: u64, first: u64) {
         let (word, byte) = (way / IN_WORD, way % IN_WORD);
         let (Some(entry), Some(marks)) = (self.entries.get(way), self.marks.get(word)) else { return };
         let shift = u32::try_from(byte.wrapping_mul(8)).unwrap_or(0);
         let others = marks.load(Ordering::Relaxed) & !0xffu64.wrapping_shl(shift);
-        let seq = self.seq.load(Ordering::Relaxed);
-        self.seq.store(seq.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        marks.store(others | mark.wrapping_shl(shift), Ordering::Relaxed);
-        entry.tag.store(tag, Ordering::Relaxed);
-        entry.first.store(first, Ordering::Relaxed);
-        self.seq.store(seq.wrapping_add(2), Ordering::Release);
+        self.seq.change(|| {
+            marks.store(others | mark.wrapping_shl(shift), Ordering::Relaxed);
+            entry.tag.store(tag, Ordering::Relaxed);
+            entry.first.store(first, Ordering::Relaxed);
+        });
     }
 }

@@ -1,9 +1,10 @@
 //! The slots that a slice may be in, and the place for those that need none.
 
 use super::runs::Runs;
+use super::seq::{Found, Seq};
 use crate::field::{to_index, to_u64};
 use chart::{Error, Result, Wait};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 /// Slots in a set.
@@ -18,8 +19,8 @@ const EMPTY: u64 = 0;
 pub(super) struct Set {
     /// Which slice is in which slot.
     tags: [AtomicU64; WAYS],
-    /// Odd while the slot changes.
-    seqs: [AtomicU32; WAYS],
+    /// Those of the slots.
+    seqs: [Seq; WAYS],
     /// The words of all slots, one slot after the other.
     words: OnceLock<Box<[AtomicU64]>>,
     /// Used since the hand passed.
@@ -37,19 +38,11 @@ pub(super) struct Set {
 #[derive(Default)]
 pub(super) struct Clock(usize);
 
-/// What came of looking without a lock.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    Hit,
-    Miss,
-    Changing,
-}
-
 /// A slot of a set, seen by whoever holds the set's lock.
 #[derive(Clone, Copy)]
 pub(super) struct Slot<'s> {
     pub(super) tag: &'s AtomicU64,
-    seq: &'s AtomicU32,
+    pub(super) seq: &'s Seq,
     used: &'s AtomicBool,
     pub(super) dirty: &'s AtomicBool,
     pub(super) stamp: &'s AtomicU32,
@@ -57,17 +50,8 @@ pub(super) struct Slot<'s> {
 }
 
 impl Slot<'_> {
-    /// Changes it: readers that began before find out.
-    pub(super) fn change(&self, set: impl FnOnce()) {
-        let seq = self.seq.load(Ordering::Relaxed);
-        self.seq.store(seq.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        set();
-        self.seq.store(seq.wrapping_add(2), Ordering::Release);
-    }
-
     pub(super) fn fill(&self, slice: u64, values: impl Iterator<Item = u64>) {
-        self.change(|| {
+        self.seq.change(|| {
             self.tag.store(slice, Ordering::Relaxed);
             for (word, value) in self.words.iter().zip(values) {
                 word.store(value, Ordering::Relaxed);
@@ -77,7 +61,7 @@ impl Slot<'_> {
     }
 
     pub(super) fn clear(&self) {
-        self.change(|| self.tag.store(EMPTY, Ordering::Relaxed));
+        self.seq.change(|| self.tag.store(EMPTY, Ordering::Relaxed));
         self.stamp.fetch_add(1, Ordering::Relaxed);
         self.dirty.store(false, Ordering::Relaxed);
     }
@@ -118,9 +102,9 @@ impl Set {
     #[inline]
     pub(super) fn peek(&self, slice: u64, per_slot: u64, word: u64, out: &mut [u64]) -> Found {
         let Some(way) = self.way(slice) else { return Found::Miss };
-        let (Some(tag), Some(seq_now)) = (self.tags.get(way), self.seqs.get(way)) else { return Found::Miss };
-        let seq = seq_now.load(Ordering::Acquire);
-        if seq & 1 != 0 || tag.load(Ordering::Relaxed) != slice {
+        let (Some(tag), Some(seq)) = (self.tags.get(way), self.seqs.get(way)) else { return Found::Miss };
+        let Some(begun) = seq.begin() else { return Found::Changing };
+        if tag.load(Ordering::Relaxed) != slice {
             return Found::Changing;
         }
         let Some(words) = self.words.get() else { return Found::Miss };
@@ -129,8 +113,7 @@ impl Set {
         for (out, word) in out.iter_mut().zip(words) {
             *out = word.load(Ordering::Relaxed);
         }
-        fence(Ordering::Acquire);
-        if seq_now.load(Ordering::Relaxed) != seq {
+        if !seq.is_still(begun) {
             return Found::Changing;
         }
         // Written only when it changes, so that readers on different processors do not fight for the line.

@@ -14,7 +14,6 @@ mod target;
 pub use report::{Report, Skipped, Unreadable};
 pub use scan::{MAX_DEPTH, MAX_DIRECTORIES, MAX_LINKED, MAX_NAMES, MAX_PATH_BYTES};
 
-use crate::convert::refuse_own;
 use crate::{Node, Progress, Watch};
 use chart::{Error, Result, ResultExt};
 use dress::{Dressed, Rights};
@@ -283,7 +282,7 @@ fn file(node: &Node, stat: Stat, target: &Path, options: &Options<'_>) -> Result
         Some(own) if target.is_dir() => target.join(own),
         _ => target.to_path_buf(),
     };
-    refuse_own(&node.within, &target)?;
+    node.within.refuse_as_target(&target)?;
     let mut new = Replacement::create(&target, options.force)?;
     new.keep_rights();
     let file = new.file()?;

@@ -1,5 +1,5 @@
 use super::{RUNS, Run, Runs};
-use crate::qcow2::cache::set::Found;
+use crate::qcow2::cache::seq::Found;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const CLUSTER: u64 = 65_536;
