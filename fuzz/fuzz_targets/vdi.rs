@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
         read(&image);
     }
     for repair in [false, true] {
-        let options = Options { writable: true, repair };
+        let options = Options { writable: true, repair, ..Options::default() };
         let Ok(image) = Image::open(Arc::clone(&file), &options).map(Arc::new) else { continue };
         let header = image.header();
         let largest = u64::from(header.head.offset_data.get()) + (header.blocks() + 1) * header.block_size();
