@@ -2,8 +2,9 @@
 
 use super::listing::{self, Partitions};
 use crate::spec::{Spec, Step};
-use crate::{Found, Node, Options, find};
-use chart::Result;
+use crate::{Found, Node, Opened, Options, find};
+use chart::{Error, Remedy, Result};
+use fs::partition;
 
 /// What there is to see in a disk.
 pub enum Inside {
@@ -18,11 +19,29 @@ pub enum Inside {
 pub fn inside(spec: &Spec, options: &Options) -> Result<Inside> {
     if let Found::Disk(opened) = find(spec, options)?
         && fs::open(&opened.disk).map_err(|e| e.in_path(opened.image.name()))?.is_none()
-        && let Some(partitions) = listing::partitions(&opened)?
     {
-        return Ok(Inside::Partitions(partitions));
+        not_extended(&opened)?;
+        if let Some(partitions) = listing::partitions(&opened)? {
+            return Ok(Inside::Partitions(partitions));
+        }
     }
     node(spec, options).map(Inside::Node)
+}
+
+/// Refuses an extended partition: a chain of records begins there that looks like a table, and what they lead to has
+/// other numbers.
+fn not_extended(opened: &Opened) -> Result<()> {
+    let (Some(Step::Partition(number)), Some(whole)) = (opened.image.spec.steps.last(), &opened.image.within)
+    else {
+        return Ok(());
+    };
+    let table = partition::read(whole.disk())?;
+    let found = table.as_ref().and_then(|table| table.find(*number));
+    if !found.is_some_and(|found| found.kind.is_extended()) {
+        return Ok(());
+    }
+    let what = format!("is extended: what is in it are partitions of {} from #5 on", whole.name());
+    Err(Error::invalid(what).in_path(opened.image.name()).with_remedy(Remedy::ChoosePartition))
 }
 
 /// What a SPEC names in a file system: of a disk that has one, its root.
@@ -34,6 +53,6 @@ pub fn node(spec: &Spec, options: &Options) -> Result<Node> {
     root.steps.push(Step::Path("/".into()));
     match find(&root, options)? {
         Found::Node(node) => Ok(node),
-        Found::Disk(_) => Err(chart::Error::invalid("is no directory").in_path(root.to_string())),
+        Found::Disk(_) => Err(Error::invalid("is no directory").in_path(root.to_string())),
     }
 }

@@ -53,6 +53,12 @@ fn what_is_not_read_is_told_by_its_name() {
         dir.fails(command, &["holds xfs, which is not read here", "ext4"]);
     }
     dir.fails("ls disk#3", &["no file system that is known here"]);
+    // What holds others begins with what looks like a table of its own.
+    std::fs::write(dir.join("script"), "label: dos\n2: size=100M,type=5\n5: size=10M\n6: size=10M\n")
+        .unwrap();
+    dir.tool("sh", "-c|sfdisk -q disk < script");
+    assert!(dir.ok("ls disk").out.contains("#6"));
+    dir.fails("ls disk#2", &["disk#2: is extended", "of disk from #5 on", "portolan ls"]);
 }
 
 #[test]
