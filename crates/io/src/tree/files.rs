@@ -192,7 +192,7 @@ impl Files {
         };
         match read {
             Ok(()) => {}
-            Err(Errno::AGAIN) => return Err(Error::WOULD_BLOCK),
+            Err(Errno::AGAIN) if wait == Wait::Never => return Err(Error::WOULD_BLOCK),
             Err(e) => {
                 // Whatever became of the file says more than what its bytes were answered with.
                 self.still(index, open.fd.as_fd())?;
