@@ -11,6 +11,7 @@ pub(crate) fn of(e: &anyhow::Error) -> Option<String> {
     let command = std::env::args_os().nth(1);
     let hint = match e.kind() {
         Kind::NotFound => return literal_name(e).or_else(|| inner_path(e)),
+        Kind::Denied if is_in_directory(e) => "--option skip-unreadable=on leaves out what may not be read.",
         Kind::Denied if e.os_code().is_some() => "Check the permissions of the file and of its directory.",
         // Who runs it already is not sent there.
         Kind::Corrupt if command.as_deref().is_some_and(|c| c == "check") => return None,
@@ -65,6 +66,16 @@ fn literal_name(e: &Error) -> Option<String> {
         arg.len() > path.len() && arg.starts_with(path) && std::fs::symlink_metadata(arg_path(arg)).is_ok()
     })?;
     Some(format!("There is a file of that whole name: write file:{} to mean it.", suffixed.display()))
+}
+
+/// Whether what failed lies in a directory that is to be shown as a disk.
+fn is_in_directory(e: &Error) -> bool {
+    let Some(path) = e.path() else { return false };
+    let shown = |arg: std::ffi::OsString| {
+        let dir = std::path::Path::new(&arg);
+        dir != path && path.starts_with(dir) && dir.is_dir()
+    };
+    std::env::args_os().skip(2).any(shown)
 }
 
 /// Where what was taken for a file's name seems to have been meant as a path inside a disk.

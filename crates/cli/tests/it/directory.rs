@@ -186,3 +186,34 @@ fn what_is_in_a_directory_is_no_file_inside_a_disk() {
         dir.fails(command, &["photos", "is a directory of this machine"]);
     }
 }
+
+#[test]
+fn what_may_not_be_read_is_named_and_how_to_leave_it_out() {
+    use std::os::unix::process::CommandExt;
+    if !peer::require(&["root"]) {
+        return;
+    }
+    let dir = Dir::new();
+    // Nobody can reach where the program was built.
+    fs::copy(env!("CARGO_BIN_EXE_portolan"), dir.join("portolan")).unwrap();
+    fs::create_dir(dir.join("tree")).unwrap();
+    for name in ["open", "shut"] {
+        fs::write(dir.join("tree").join(name), name).unwrap();
+    }
+    fs::set_permissions(dir.join("tree/shut"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for (tree, from) in [("tree", "."), (".", "tree"), ("tree/", ".")] {
+        let run = |args: &[&str]| {
+            let mut command = Command::new(dir.join("portolan"));
+            let out =
+                command.args(args).current_dir(dir.join(from)).uid(65_534).gid(65_534).output().unwrap();
+            (out.status.code(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+        };
+        let option = "skip-unreadable=on";
+        let (code, said) = run(&["info", tree]);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("shut") && said.contains(&format!("--option {option} leaves out")), "{said}");
+        let (code, said) = run(&["info", "--option", option, tree]);
+        assert!(code == Some(0) && said.contains("1 left out"), "{said}");
+    }
+}
