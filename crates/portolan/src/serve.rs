@@ -91,15 +91,17 @@ pub fn offer(spec: &Spec, offer: &Offer, options: &Options, watch: Watch<'_>) ->
     };
     let mut disk = Arc::clone(&opened.disk);
     // As a person names it: the format is told behind it.
-    let spec = &Spec { format: None, ..spec.clone() };
-    let mut description = format!("{spec} ({})", opened.image.format);
+    let name = Spec { format: None, options: BTreeMap::new(), ..spec.clone() };
+    let format = opened.image.format;
+    let mut description = format!("{name} ({format})");
     if let Map::Directory(tree) = &opened.image.map {
-        let Directory { files, directories, .. } = Directory::of(tree);
-        description = format!("{spec} ({}, files: {files}, directories: {directories})", opened.image.format);
+        let Directory { files, directories, skipped, .. } = Directory::of(tree);
+        let skipped = if skipped > 0 { format!(", left out: {skipped}") } else { String::new() };
+        description = format!("{name} ({format}, files: {files}, directories: {directories}{skipped})");
     }
     if let Some(guise) = &offer.guise {
         disk = disguised(&opened, guise, watch)?;
-        description = format!("{spec} ({}, as {})", opened.image.format, guise.format);
+        description = format!("{name} ({format}, as {})", guise.format);
     }
     let mut history = None;
     match offer.top {

@@ -216,4 +216,7 @@ fn what_may_not_be_read_is_named_and_how_to_leave_it_out() {
         let (code, said) = run(&["info", "--option", option, tree]);
         assert!(code == Some(0) && said.contains("1 left out"), "{said}");
     }
+    let server = crate::serve::Server::start(&dir, "x", "--option volume=NAME tree");
+    let said = server.end().out;
+    assert!(said.starts_with("Serving tree (iso9660, files: 2, directories: 1): "), "{said}");
 }
