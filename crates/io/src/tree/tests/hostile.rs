@@ -8,9 +8,9 @@ use rustix::fs::inotify;
 use rustix::fs::{CWD, FileType};
 use std::io::{BufRead, BufReader};
 use std::mem::MaybeUninit;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where a test that was started again finds its directory.
@@ -234,4 +234,95 @@ fn who_may_have_few_descriptors_reads_thousands_of_files_and_leaves_some_to_othe
     });
     let kept = fs::read_dir("/proc/self/fd").unwrap().count() as u32;
     assert!(kept < DESCRIPTORS / 2, "{kept} descriptors are in use when nobody reads");
+}
+
+/// What a file held when it was found: told by its name alone.
+fn original(name: usize, at: usize) -> u8 {
+    (name * 31 + at / 7) as u8
+}
+
+/// So many files in so many directories, of which those with even numbers are left alone.
+const TARGETS: usize = 60;
+const BRANCHES: usize = 6;
+const LEN: usize = 20_000;
+
+/// Does something to a file that it is not to be read any more after; or, now and then, something else.
+fn attack(dir: &Dir, rng: &mut testkit::Rng, victim: usize) -> std::io::Result<()> {
+    let path = dir.at(&format!("{}/{victim}", victim % BRANCHES));
+    let (aside, wrong) = (dir.at("aside"), vec![0xee; LEN]);
+    let open = || fs::File::options().write(true).open(&path);
+    match rng.below(9) {
+        0 => open()?.set_len(rng.below(LEN as u64 + 1))?,
+        1 => open()?.write_all_at(&wrong[..100], rng.below(LEN as u64))?,
+        2 => fs::write(&aside, &wrong).and_then(|()| fs::rename(&aside, &path))?,
+        3 => fs::remove_file(&path).and_then(|()| fs::write(&path, &wrong))?,
+        4 => fs::remove_file(&path).and_then(|()| mknod(&path, FileType::Fifo, 0))?,
+        5 => fs::remove_file(&path).and_then(|()| symlink("../0/0", &path))?,
+        6 => fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?,
+        7 => {
+            let file = open()?;
+            let modified = file.metadata()?.modified()?;
+            file.write_all_at(&wrong, 0)?;
+            file.set_modified(modified)?;
+        }
+        // The directory of victims alone: it is back in a moment.
+        _ => {
+            let branch = dir.at("1");
+            fs::rename(&branch, &aside)?;
+            symlink("0", &branch)?;
+            fs::remove_file(&branch)?;
+            fs::rename(&aside, &branch)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn whatever_is_done_to_files_old_bytes_or_an_error_and_nothing_else_suffers() {
+    let dir = Dir::new();
+    for i in 0..TARGETS {
+        let bytes: Vec<u8> = (0..LEN).map(|at| original(i, at)).collect();
+        dir.file(&format!("{}/{i}", i % BRANCHES), &bytes);
+    }
+    let files = laid_out(&dir.tree());
+    let number = |i| files.member(i).name.file_name().unwrap().to_str().unwrap().parse::<usize>().unwrap();
+    let numbers: Vec<usize> = (0..TARGETS).map(number).collect();
+    let (done, read, refused) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let look = &|seed| {
+        let (mut rng, mut buf) = (testkit::Rng::new(seed), vec![0; LEN]);
+        while !done.load(Ordering::Relaxed) {
+            let (i, from) = (rng.below(TARGETS as u64) as usize, rng.below(LEN as u64) as usize);
+            let part = &mut buf[..LEN - from];
+            let wait = if rng.below(2) == 0 { Wait::Allowed } else { Wait::Never };
+            match files.read_at(files.member(i).start + from as u64, part, wait) {
+                Ok(()) => {
+                    let same = part.iter().enumerate().all(|(at, &b)| b == original(numbers[i], from + at));
+                    assert!(same, "wrong bytes of file {}", numbers[i]);
+                    read.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(e) if e.is_would_block() => assert_eq!(wait, Wait::Never),
+                Err(e) => {
+                    assert!(numbers[i] % 2 == 1, "{e}");
+                    assert!(e.to_string().contains(&format!("/{}: ", numbers[i])), "{e}");
+                    refused.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4).map(|seed| scope.spawn(move || look(seed))).collect();
+        let (began, mut rng) = (Instant::now(), testkit::Rng::new(9));
+        while began.elapsed() < Duration::from_secs(2) && readers.iter().all(|reader| !reader.is_finished()) {
+            let victim = rng.below(TARGETS as u64 / 2) as usize * 2 + 1;
+            // Some of it meets with what was done before: a pipe, say, is not to be opened here either.
+            let path = dir.at(&format!("{}/{victim}", victim % BRANCHES));
+            if fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
+                attack(&dir, &mut rng, victim).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(rng.below(15)));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let (read, refused) = (read.into_inner(), refused.into_inner());
+    assert!(read > 1000 && refused > 100, "{read} reads, {refused} refused");
 }
