@@ -146,6 +146,36 @@ fn a_file_that_changes_underneath_is_an_error_by_its_name_and_nothing_else_suffe
     assert!(said.contains("tree/large: ") && said.contains("tree/many/file 7: "), "{said}");
 }
 
+#[test]
+fn many_clients_read_thousands_of_files_through_few_descriptors() {
+    if !peer::require(&["nbdcopy"]) {
+        return;
+    }
+    let dir = Dir::new();
+    for i in 0..3000 {
+        let inside = dir.join(&format!("tree/{}", i % 7));
+        fs::create_dir_all(&inside).unwrap();
+        fs::write(inside.join(i.to_string()), vec![i as u8; 100 + i]).unwrap();
+    }
+    dir.ok("convert -q tree wanted.iso");
+    let serve = "serve -q --listen unix:few.sock --pid-file few.pid tree";
+    let limited = format!("ulimit -n 64; exec {} {serve}", env!("CARGO_BIN_EXE_portolan"));
+    let mut command = Command::new("sh");
+    command.args(["-c", &limited]).current_dir(dir.path());
+    let server = crate::serve::Server::of(&dir, "few", &mut command);
+    let copy = |i: i32| {
+        let words = format!("nbdcopy --connections=4 'nbd+unix:///?socket=few.sock' copy.{i}");
+        Command::new("sh").args(["-c", &words]).current_dir(dir.path()).spawn().unwrap()
+    };
+    let copies: Vec<_> = (0..6).map(copy).collect();
+    for (i, mut copy) in copies.into_iter().enumerate() {
+        assert!(copy.wait().unwrap().success());
+        dir.tool("cmp", &format!("wanted.iso copy.{i}"));
+    }
+    let said = server.end().err;
+    assert_eq!(said, "");
+}
+
 /// So many files, and as many bytes for each at most: of names of ten, which are among them.
 const FILES: u64 = 100_000;
 const BYTES_A_FILE: u64 = 140;

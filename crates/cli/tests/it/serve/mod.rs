@@ -70,7 +70,7 @@ impl<'d> Server<'d> {
 
     /// Any command that writes `NAME.pid` when it is ready.
     #[track_caller]
-    fn of(dir: &'d Dir, name: &'static str, command: &mut Command) -> Server<'d> {
+    pub(crate) fn of(dir: &'d Dir, name: &'static str, command: &mut Command) -> Server<'d> {
         let pid_file = dir.join(&format!("{name}.pid"));
         // One that was killed has left its own.
         let _ = std::fs::remove_file(&pid_file);
