@@ -13,7 +13,7 @@ mod set;
 use super::cluster::Clusters;
 use crate::field::{be64s, to_index, to_u64};
 use chart::{Error, Result, Source, Wait};
-use runs::Run;
+pub(super) use runs::Run;
 use seq::Found;
 use set::{Set, Slot, WAYS};
 use std::sync::atomic::Ordering;
@@ -95,6 +95,13 @@ impl SliceCache {
         }
     }
 
+    /// The run that a slice is, if it is in memory and is one.
+    pub(super) fn run(&self, slice: u64) -> Option<Run> {
+        let mut ends = [0; 2];
+        let runs = &self.set(slice).ok()?.runs;
+        (runs.peek(slice, self.rise, 0, &mut ends) == Found::Hit).then(|| Run::between(ends))
+    }
+
     /// Reads `out.len()` words of a slice from its `word` on, from memory or from the file.
     #[inline]
     pub fn read(
@@ -136,7 +143,7 @@ impl SliceCache {
         for (out, value) in out.iter_mut().zip(be64s(bytes).skip(to_index(word))) {
             *out = value;
         }
-        if let Some(run) = self.run(bytes) {
+        if let Some(run) = self.run_of(bytes) {
             set.runs.keep(slice, run);
         } else if let Some(slot) = set.victim(&mut clock, self.words_in_slice()) {
             slot.fill(slice, be64s(bytes));
@@ -145,7 +152,7 @@ impl SliceCache {
     }
 
     /// The run that a slice is, if it is one.
-    fn run(&self, bytes: &[u8]) -> Option<Run> {
+    fn run_of(&self, bytes: &[u8]) -> Option<Run> {
         if self.rise == 0 { None } else { Run::of(be64s(bytes), self.rise) }
     }
 

@@ -6,7 +6,7 @@ use crate::field::to_index;
 use chart::{Answer, CodecId, Error, Extent, Frame, Layer, Result, SourceId, Wait};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One answer joins at most so many L2 entries: a bound on the time that a lookup takes.
+/// One answer joins at most so many L2 entries, or slices of them: a bound on the time that a lookup takes.
 const MAX_JOINED: usize = 512;
 /// So many words of an L2 table are taken out of the cache at once.
 const WINDOW: usize = 32;
@@ -32,6 +32,13 @@ impl Reserved {
     pub(super) fn holds(&self, cluster: u64) -> bool {
         let run = self.0.load(Ordering::Acquire);
         cluster.wrapping_sub(run.wrapping_shr(17)) < run & 0x1_ffff
+    }
+
+    /// Whether any of `count` clusters from `first` on is one of them.
+    pub(super) fn meets(&self, first: u64, count: u64) -> bool {
+        let run = self.0.load(Ordering::Acquire);
+        let (begin, clusters) = (run.wrapping_shr(17), run & 0x1_ffff);
+        first < begin.saturating_add(clusters) && begin < first.saturating_add(count)
     }
 }
 
@@ -78,10 +85,10 @@ impl Image {
             if rest == 0 || matches!(answer, Answer::Here(Extent { place: chart::Place::Frame { .. }, .. })) {
                 break;
             }
+            let next = at.saturating_add(answer.len());
+            let next = self.stretch(next, rest).map_or_else(|| self.piece(next, rest, wait, &mut window), Ok);
             // What goes wrong further on is for the lookup that begins there to say.
-            let Ok(next) = self.piece(at.saturating_add(answer.len()), rest, wait, &mut window) else {
-                break;
-            };
+            let Ok(next) = next else { break };
             if !join(&mut answer, &next) {
                 break;
             }
@@ -167,7 +174,7 @@ impl Image {
         Ok(L2Entry { word, bitmap })
     }
 
-    fn unallocated(&self, at: u64, len: u64) -> Answer {
+    pub(super) fn unallocated(&self, at: u64, len: u64) -> Answer {
         if self.has_backing { Answer::Below { len } } else { Answer::Here(Extent::hole(at, len)) }
     }
 

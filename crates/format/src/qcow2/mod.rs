@@ -22,6 +22,7 @@ pub mod layout;
 mod places;
 pub mod refcount;
 pub mod snapshot;
+mod stretch;
 #[cfg(test)]
 mod tests;
 mod track;

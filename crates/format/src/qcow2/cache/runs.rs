@@ -48,7 +48,7 @@ const _: () = assert!(RUNS == 32, "there is a bit for each");
 
 /// The words of a regular slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(in crate::qcow2) struct Run {
     first: u64,
     step: u64,
 }
@@ -71,9 +71,14 @@ impl Run {
         (different == 0).then_some(Run { first, step })
     }
 
+    /// The run that begins with these two words.
+    pub(super) fn between([first, second]: [u64; 2]) -> Run {
+        Run { first, step: second.wrapping_sub(first) }
+    }
+
     /// The word of that number, and those behind it.
     #[inline]
-    pub(super) fn words(self, from: u64) -> impl Iterator<Item = u64> {
+    pub(in crate::qcow2) fn words(self, from: u64) -> impl Iterator<Item = u64> {
         let Run { first, step } = self;
         (0..).map(move |i: u64| first.wrapping_add(from.wrapping_add(i).wrapping_mul(step)))
     }

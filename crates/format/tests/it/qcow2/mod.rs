@@ -5,6 +5,7 @@ mod create;
 mod features;
 mod hostile;
 mod layers;
+mod stretch;
 mod variants;
 
 use chart::{Disk, Result, Source, Wait};
