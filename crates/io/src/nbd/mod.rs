@@ -14,6 +14,7 @@ mod source;
 mod status;
 mod tls;
 mod transmission;
+mod unsent;
 mod uri;
 pub mod wire;
 
@@ -24,4 +25,5 @@ mod tests;
 pub use client::{Client, Options, list};
 pub use handshake::Export;
 pub use transmission::Transmission;
+pub use unsent::unsent;
 pub use uri::{Endpoint, Uri};

@@ -7,6 +7,7 @@
 use super::buffer::Output;
 use super::limits::Limits;
 use super::means::{Means, Share};
+use super::parting::part;
 use chart::{Error, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -25,12 +26,6 @@ const SEND_BUFFER: usize = 1 << 20;
 
 /// What is left of a reply is copied, if it is no longer than this, and else kept with the buffer it is in.
 const SMALL_REST: usize = 32 << 10;
-
-/// How long a client that is sent away may go on sending before that is no concern of ours.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// How often that is looked for where hearing has been ended.
-const GLANCE: Duration = Duration::from_millis(10);
 
 /// One connection.
 pub(super) struct Conn {
@@ -218,23 +213,9 @@ impl Conn {
         self.ring();
     }
 
-    /// Everything was said; what the client has not read yet it still can. What it sends meanwhile is taken and
-    /// thrown away: a TCP socket that is closed with something unread drops what it has not sent, too.
+    /// Everything was said; what the client has not read yet it still can.
     pub(super) fn close(&self, patience: Duration) {
-        // It fails only where the client was faster.
-        let _ = shutdown(&self.socket, Shutdown::Write);
-        let deadline = Instant::now().checked_add(patience);
-        let (mut waste, mut heard) = ([0; 4096], Instant::now());
-        while deadline.is_some_and(|d| Instant::now() < d) && self.set_patience(Some(LAST_WORDS)).is_ok() {
-            match self.receive(&mut waste, true) {
-                Ok(Received::Bytes(_)) => heard = Instant::now(),
-                // Where hearing was ended by us, an end does not mean that the client has come to one.
-                Ok(Received::End) if self.is_stopping() && heard.elapsed() < LAST_WORDS => {
-                    std::thread::sleep(GLANCE);
-                }
-                _ => return,
-            }
-        }
+        part(&self.socket, patience, || self.is_stopping());
     }
 
     /// No further request is heard; what is under way is finished.

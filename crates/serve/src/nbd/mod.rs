@@ -28,6 +28,7 @@ pub mod limits;
 pub mod listen;
 mod means;
 mod notices;
+mod parting;
 mod reply;
 pub mod server;
 mod session;

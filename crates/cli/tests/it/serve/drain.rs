@@ -4,12 +4,44 @@ use super::client::Client;
 use super::on_a_port;
 use crate::run::Dir;
 use io::nbd::wire::{Command, CommandFlags, Headers, Request, SimpleReply};
+use rustix::net::sockopt;
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 const LEN: usize = 256 << 10;
+
+/// A client that reads late, and has said something more before it does: what was answered is not lost on its way.
+#[test]
+fn whoever_speaks_again_before_it_reads_gets_whole_replies() {
+    let dir = Dir::new();
+    dir.raw("disk.raw", 16 << 20);
+    let disk = std::fs::read(dir.join("disk.raw")).unwrap();
+    let server = on_a_port(&dir, "s", "-f raw --read-only disk.raw");
+    let uri = server.uri("");
+    let port: u16 = uri.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
+    let socket = TcpStream::connect(("localhost", port)).unwrap();
+    // The rest of a reply waits at the server.
+    sockopt::set_socket_recv_buffer_size(&socket, 16 << 10).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut client = Client::over(socket).unwrap();
+    let read =
+        |client: &mut Client<TcpStream>| client.send(Command::READ, CommandFlags::NONE, (0, LEN as u64), &[]);
+    read(&mut client).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    server.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(500));
+    // Nobody hears it any more.
+    let _ = read(&mut client);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(client.answer().unwrap(), 1);
+    let mut data = vec![0; LEN];
+    client.socket.read_exact(&mut data).unwrap();
+    assert!(data == disk[..LEN]);
+    drop(client);
+    server.ended();
+}
 
 /// A client that asks and asks, before the end and after it, and reads at its leisure: what was heard is answered, in
 /// whole replies, and then comes the end and no reset.

@@ -2,12 +2,20 @@
 
 use super::{Server, qemu_io, wait_until};
 use crate::run::Dir;
+use std::process::Command;
 use testkit::peer;
 
 /// What a server offers now.
 fn exports(dir: &Dir, server: &Server<'_>) -> Vec<String> {
-    let told = dir.tool("nbdinfo", &format!("--list --json {}", server.uri("")));
-    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    // It asks for each in turn, and fails where one has gone meanwhile.
+    let list = ["--list", "--json", &server.uri("")];
+    let mut told = Vec::new();
+    wait_until("a list", || {
+        let listed = Command::new("nbdinfo").args(list).current_dir(dir.path()).output().unwrap();
+        told = listed.stdout;
+        listed.status.success()
+    });
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
     let names = told["exports"].as_array().unwrap().iter();
     names.map(|e| e["export-name"].as_str().unwrap().to_owned()).collect()
 }

@@ -1,5 +1,6 @@
 //! Moves bytes between a client under TLS and the plain end of its connection, until one of them closes.
 
+use crate::nbd::parting::part;
 use chart::{Error, Result, ResultExt as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -129,12 +130,15 @@ impl Pump {
     /// end has closed, the client is given so long to take the rest.
     pub(super) fn run(mut self, inner: &OwnedFd, patience: Duration) {
         // Either side that fails ends both, and each hears of it by its socket's end.
-        let _ = self.exchange(inner, patience);
+        if let Ok(true) = self.exchange(inner, patience) {
+            part(&self.net, patience, || false);
+        }
         let _ = shutdown(inner, Shutdown::Both);
         let _ = shutdown(&self.net, Shutdown::Both);
     }
 
-    fn exchange(&mut self, inner: &OwnedFd, patience: Duration) -> Result<()> {
+    /// Whether all was said.
+    fn exchange(&mut self, inner: &OwnedFd, patience: Duration) -> Result<bool> {
         let mut deadline = None;
         while self.hears.inner || self.session.wants_write() {
             // Known even while a client that reads nothing keeps the last words from being heard.
@@ -143,7 +147,7 @@ impl Pump {
             }
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
-                return Ok(());
+                return Ok(false);
             }
             let (net_ready, inner_ready) = self.wait_for(inner, left)?;
             if net_ready {
@@ -160,7 +164,7 @@ impl Pump {
                 let _ = shutdown(inner, Shutdown::Write);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether there is something to do on either side.

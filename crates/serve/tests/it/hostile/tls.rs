@@ -8,9 +8,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serve::Export;
-use serve::nbd::Limits;
 use serve::nbd::tls::Tls;
-use std::io::{Read as _, Write as _};
+use serve::nbd::{Config, Limits, Listener, Server};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,10 +57,10 @@ fn guarded(dir: &Path, verify: bool) -> Serving {
     Serving::start(vec![Export::new("disk", disk(4 * MIB))], limits, Some(tls))
 }
 
-type Secure = Client<StreamOwned<ClientConnection, UnixStream>>;
+type Secure<S = UnixStream> = Client<StreamOwned<ClientConnection, S>>;
 
 /// Goes on under TLS. Nothing is checked before the first byte is heard.
-fn secured(stream: UnixStream, dir: &Path, shows: Option<&str>) -> Secure {
+fn secured<S: Read + Write>(stream: S, dir: &Path, shows: Option<&str>) -> Secure<S> {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(dir.join("ca-cert.pem")).unwrap();
     roots.add(ca).unwrap();
@@ -217,6 +218,39 @@ fn a_client_without_a_certificate_gets_no_further() {
     let mut out = Vec::new();
     OptionHeader::put(Opt::LIST, &[], &mut out).unwrap();
     assert!(client.stream.write_all(&out).and_then(|()| client.heard()).is_err());
+}
+
+/// The server ends, and the client says something more before it reads: what was answered arrives all the same.
+#[test]
+fn replies_on_their_way_are_not_lost_at_the_end() {
+    let Some(dir) = certificates() else { return };
+    let listeners = Listener::tcp("localhost", 0, false).unwrap();
+    let stream = TcpStream::connect(("localhost", listeners[0].port().unwrap())).unwrap();
+    // The rest of a reply waits at the server.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 16 << 10).unwrap();
+    let tls = Some(Tls::load(dir.path(), false).unwrap());
+    let config = Config { tls, ..Config::new(vec![Export::new("disk", disk(MIB))]) };
+    let server = Server::start(config).unwrap();
+    let accepting = Arc::clone(&server);
+    let accepting = std::thread::spawn(move || accepting.listen(&listeners));
+    let mut client = Client::over(stream).greet();
+    assert_eq!(client.ask(Opt::STARTTLS, &[]), Rep::ACK);
+    let mut client = secured(client.stream, dir.path(), None);
+    client.go("disk");
+    let read = request(Command::READ, 1, 0, 256 << 10);
+    client.send(&read, &[]);
+    std::thread::sleep(Duration::from_millis(100));
+    let ending = std::thread::spawn(move || server.finish());
+    std::thread::sleep(Duration::from_millis(500));
+    let mut out = Vec::new();
+    read.put(Headers::Simple, &mut out).unwrap();
+    // Nobody hears it any more.
+    let _ = client.stream.write_all(&out);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(client.answer().data, [0x5a; 256 << 10]);
+    drop(client);
+    ending.join().unwrap().unwrap();
+    accepting.join().unwrap().unwrap();
 }
 
 #[test]
