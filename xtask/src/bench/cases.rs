@@ -16,7 +16,7 @@ pub(super) fn all(binary: &Path, dirs: &Dirs, sizes: &Sizes) -> Vec<Case> {
     let mut cases = house.copying();
     cases.extend(house.cloning());
     cases.extend(house.compressing());
-    cases.push(house.opening());
+    cases.extend([house.opening(), house.charting()]);
     cases.extend(house.random_reading());
     cases.extend(serving::all(binary, dirs, sizes));
     cases.extend(trees::all(binary, dirs));
@@ -176,6 +176,18 @@ impl Rows<'_> {
             check: Check::SameNumber(cli::VIRTUAL_SIZE),
             bars: vec![Bar::Ratio(1.0)],
             ..self.mapped("info-1tib", "open + info of a 1 TiB qcow2, 20 times")
+        }
+    }
+
+    /// Telling where everything is.
+    fn charting(&self) -> Case {
+        let image = self.dirs.path(Data::MappedQcow2);
+        Case {
+            ours: cli::chart(self.binary, &image),
+            peers: vec![qemu::map(&image)],
+            check: Check::SameNumber(cli::LAST_OFFSET),
+            bars: vec![Bar::Ratio(1.0)],
+            ..self.mapped("chart-1tib", "telling where every byte of a 1 TiB qcow2 is, all of it mapped")
         }
     }
 

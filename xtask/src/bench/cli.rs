@@ -40,6 +40,14 @@ pub(super) fn info(binary: &Path, image: &Path) -> Side {
 /// Where `info --json` tells the size a guest sees; QEMU's name for it.
 pub(super) const VIRTUAL_SIZE: &str = "/virtual-size";
 
+/// `portolan chart`.
+pub(super) fn chart(binary: &Path, image: &Path) -> Side {
+    Side::prints("chart --json", argv![word(binary), "chart", word(image), "--json"])
+}
+
+/// Where the chart of a mapped TiB says in what place of the file the last of its 2048 ranges is, QEMU's as well.
+pub(super) const LAST_OFFSET: &str = "/2047/offset";
+
 /// The metadata cache of the row that has to do with little memory: what an image gets where nothing is said.
 pub(super) const SMALL_CACHE: &str = "32M";
 /// A cache that holds all 128 MiB of L2 tables of a 1 TiB image.

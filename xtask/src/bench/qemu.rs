@@ -86,6 +86,12 @@ pub(super) fn info(image: &Path) -> Side {
     Side::prints("qemu-img info --output=json", command)
 }
 
+/// `qemu-img map`.
+pub(super) fn map(image: &Path) -> Side {
+    let command = [words(&["qemu-img", "map", "--output=json"]), vec![word(image)]].concat();
+    Side::prints("qemu-img map --output=json", command)
+}
+
 /// Ways in which `qemu-nbd` has been the fastest with the page cache.
 const SERVING: &[&str] = &["io_uring", "threads"];
 
