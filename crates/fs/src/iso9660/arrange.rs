@@ -72,7 +72,7 @@ impl Arrangement {
             if mark > 0 {
                 self.numbers.push((id, mark));
             }
-            if tree.node(id).kind == Kind::Directory {
+            if tree.kind(id) == Kind::Directory {
                 self.directories.push(Directory {
                     node: id,
                     parent: number,
@@ -112,7 +112,7 @@ impl Arrangement {
 /// What a way of naming shows of a directory, in the order of their own names, and whether each is a directory.
 /// Joliet knows only files and directories.
 fn shown(tree: &Tree, naming: Naming, directory: NodeId) -> impl Iterator<Item = (NodeId, bool)> {
-    let kinds = tree.children(directory).map(|id| (id, tree.node(id).kind));
+    let kinds = tree.children(directory).map(|id| (id, tree.kind(id)));
     let all = naming == Naming::Plain;
     kinds
         .filter(move |(_, kind)| all || matches!(kind, Kind::File | Kind::Directory))
@@ -226,7 +226,7 @@ impl Sorter {
         let (natural, mut number, mut key) = (self.keys.len(), 0_u32, Vec::new());
         for &twin in twins.iter() {
             let id = NodeId(twin);
-            let directory = tree.node(id).kind == Kind::Directory;
+            let directory = tree.kind(id) == Kind::Directory;
             loop {
                 number = number.checked_add(1).ok_or_else(|| {
                     Error::unsupported("too many names in one directory look the same").in_path(tree.path(id))

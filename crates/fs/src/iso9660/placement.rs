@@ -32,12 +32,12 @@ impl Placement {
         let [_, mut end] = metadata;
         let mut files = tree.files();
         for id in tree.nodes() {
-            let node = tree.node(id);
-            if node.kind != Kind::File || node.len == 0 || links.first(id) != id {
+            let len = if tree.kind(id) == Kind::File { tree.node(id).len } else { 0 };
+            if len == 0 || links.first(id) != id {
                 continue;
             }
-            let start = if node.len < BLOCK { end } else { end.next_multiple_of(BLOCK / SECTOR) };
-            end = start.saturating_add(node.len.div_ceil(SECTOR));
+            let start = if len < BLOCK { end } else { end.next_multiple_of(BLOCK / SECTOR) };
+            end = start.saturating_add(len.div_ceil(SECTOR));
             // How many bytes too many there are is still to be counted.
             if end < MAX_SECTORS {
                 files.file(start.saturating_mul(SECTOR), id)?;

@@ -130,7 +130,8 @@ impl Tree {
         &self.commons[record.common as usize]
     }
 
-    fn kind(&self, id: NodeId) -> Kind {
+    /// Of what kind a node is: no more than that is looked up.
+    pub fn kind(&self, id: NodeId) -> Kind {
         self.common(self.record(id)).kind()
     }
 
