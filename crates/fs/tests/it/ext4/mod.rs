@@ -6,6 +6,7 @@ mod journal;
 mod large;
 mod options;
 mod populate;
+mod random;
 mod tree;
 
 pub(crate) use image::{Image, Mounted, open};

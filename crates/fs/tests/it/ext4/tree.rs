@@ -14,6 +14,8 @@ pub(crate) struct But {
     /// The two are not one file system: inode numbers, most times, what is stored and what is a
     /// hole may differ.
     pub(crate) copy: bool,
+    /// How many blocks a file has was put right.
+    pub(crate) counted: bool,
 }
 
 /// Holds all of a directory against what is read; returns how many names there are.
@@ -113,7 +115,9 @@ fn compare_stat(path: &Path, stat: &Stat, but: But) {
     assert_eq!(stat.inode.0, real.ino(), "{what}");
     assert_eq!(stat.accessed, time(real.atime(), real.atime_nsec()), "{what}: accessed");
     assert_eq!(stat.changed, time(real.ctime(), real.ctime_nsec()), "{what}: changed");
-    assert_eq!(stat.stored, Some(real.blocks() * 512), "{what}: stored");
+    if !but.counted {
+        assert_eq!(stat.stored, Some(real.blocks() * 512), "{what}: stored");
+    }
     let more = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME).unwrap();
     let born = (more.stx_mask & StatxFlags::BTIME.bits() != 0)
         .then(|| time(more.stx_btime.tv_sec, more.stx_btime.tv_nsec.into()));
@@ -156,7 +160,9 @@ fn compare_content(path: &Path, file: &Disk, but: But) {
         }
         at = leaf.end();
     }
-    if !but.copy {
+    // What was read under another name is in memory, and data then to the kernel, though it was never written.
+    let read_before = real.metadata().unwrap().nlink() > 1;
+    if !but.copy && !read_before {
         assert_eq!(ours, expected, "{what}: where there is data");
     }
     for (start, end) in expected.into_iter().chain(ours) {
