@@ -215,7 +215,9 @@ impl Conn {
 
     /// Everything was said; what the client has not read yet it still can.
     pub(super) fn close(&self, patience: Duration) {
-        part(&self.socket, patience, || self.is_stopping());
+        if !self.is_gone() {
+            part(&self.socket, patience, || self.is_stopping());
+        }
     }
 
     /// No further request is heard; what is under way is finished.

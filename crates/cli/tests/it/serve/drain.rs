@@ -8,7 +8,7 @@ use rustix::net::sockopt;
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LEN: usize = 256 << 10;
 
@@ -41,6 +41,30 @@ fn whoever_speaks_again_before_it_reads_gets_whole_replies() {
     assert!(data == disk[..LEN]);
     drop(client);
     server.ended();
+}
+
+/// A client that reads nothing has the time to drain, and no more: neither one that asked for little nor one that asked
+/// for much.
+#[test]
+fn whoever_reads_nothing_is_waited_for_once() {
+    let dir = Dir::new();
+    dir.raw("disk.raw", 16 << 20);
+    for count in [1, 100] {
+        let server = on_a_port(&dir, "s", "-f raw --drain-timeout 2s --read-only disk.raw");
+        let uri = server.uri("");
+        let port: u16 = uri.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
+        let socket = TcpStream::connect(("localhost", port)).unwrap();
+        sockopt::set_socket_recv_buffer_size(&socket, 16 << 10).unwrap();
+        let mut client = Client::over(socket).unwrap();
+        for _ in 0..count {
+            client.send(Command::READ, CommandFlags::NONE, (0, LEN as u64), &[]).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let began = Instant::now();
+        server.end();
+        let took = began.elapsed();
+        assert!((Duration::from_millis(1900)..Duration::from_millis(3700)).contains(&took), "{took:?}");
+    }
 }
 
 /// A client that asks and asks, before the end and after it, and reads at its leisure: what was heard is answered, in
