@@ -1,16 +1,14 @@
 //! Copying one disk after the other on one thread.
 
 use super::pieces::{CLONE_MIN, Planner};
-use super::work::{Hands, Worker};
+use super::work::{Hands, OFFLOAD_MIN, Worker};
 use super::{Job, Options, Reflink, Report, begin};
 use crate::engine::Choice;
 use chart::{Disk, LeafPlace, Purpose, Result, Source, Wait};
 use std::sync::Mutex;
 
-/// What is shorter is read whole and written with one write, unless it may be cloned.
+/// What is shorter is read whole and written with one write, unless it may be cloned or the kernel may copy it.
 const SMALL: u64 = 1 << 20;
-/// The same, where the kernel can copy between the two files: that is faster from here on.
-const SMALL_BESIDE_OFFLOAD: u64 = 64 << 10;
 /// In how many places that may lie.
 const SMALL_LEAVES: usize = 64;
 
@@ -58,7 +56,7 @@ impl Copier {
         options: &Options<'_>,
     ) -> Result<Option<Report>> {
         let most = match options.reflink {
-            Reflink::Never if self.hands.offloads() => SMALL_BESIDE_OFFLOAD,
+            Reflink::Never if self.hands.offloads() => OFFLOAD_MIN,
             Reflink::Never => SMALL,
             _ => CLONE_MIN,
         };

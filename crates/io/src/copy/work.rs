@@ -3,13 +3,16 @@
 use super::pieces::{PIECE, Piece, Planner, Way};
 use super::{Job, Reflink, Report};
 use crate::engine::{Choice, Moved, Mover, Transfer, Zeros, clear};
-use chart::{Backing, Coded, Error, LeafPlace, Result, Wait};
+use chart::{Backing, Coded, Error, Leaf, LeafPlace, Result, Wait};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
 /// What clones must be aligned to. Larger blocks than this are refused by the file system itself.
 const CLONE_ALIGN: u64 = 4096;
+
+/// What is shorter the kernel copies no faster than we do: it first asks whether it could share it.
+pub(super) const OFFLOAD_MIN: u64 = 64 << 10;
 
 /// What work takes, whatever it is: an engine, and room.
 pub(super) struct Hands {
@@ -100,7 +103,8 @@ impl<'j> Worker<'j> {
         let (Backing::File(from), Backing::File(to)) = (t.from.backing(), t.to.backing()) else {
             return Ok(0);
         };
-        if t.zeros != Zeros::Copied || !self.hands.offloads || t.to.limits().read_only {
+        if t.zeros != Zeros::Copied || !self.hands.offloads || t.to.limits().read_only || t.len < OFFLOAD_MIN
+        {
             return Ok(0);
         }
         chart::check_range(t.from.len(), t.offset, t.len)?;
@@ -170,7 +174,8 @@ impl<'j> Worker<'j> {
             Ok(()) => {
                 self.report.cloned += len;
                 self.job.advance(len);
-                self.give_back_ends(planner, piece, head, len)
+                self.copy_end(piece.leaf.head(head))?;
+                self.copy_end(piece.leaf.skip(head + len))
             }
             Err(e) if self.job.options.reflink == Reflink::Always => {
                 let hint = "the file system does not share ranges between these two files";
@@ -184,20 +189,21 @@ impl<'j> Worker<'j> {
         }
     }
 
-    fn give_back_ends<'d>(
-        &self,
-        planner: &Mutex<Planner<'d>>,
-        piece: &Piece<'d>,
-        head: u64,
-        len: u64,
-    ) -> Result<()> {
-        let tail = piece.leaf.len - head - len;
-        for (skip, len) in [(0, head), (head + len, tail)] {
-            if len > 0 {
-                let end = Piece { leaf: piece.leaf.skip(skip).head(len), ..piece.clone() };
-                lock(planner).copy_instead(&end)?;
-            }
+    /// Copies what is left of a run at an end of what was cloned: less than a block. It was not asked whether it holds
+    /// anything, and no kernel copies so little faster than that takes to ask for.
+    fn copy_end(&mut self, end: Leaf<'_>) -> Result<()> {
+        let mut room = [0; CLONE_ALIGN as usize];
+        let Some(bytes) = room.get_mut(..end.len as usize).filter(|bytes| !bytes.is_empty()) else {
+            return Ok(());
+        };
+        end.place.read(bytes, Wait::Allowed)?;
+        if self.job.zeros() == Zeros::LeftOut && bytes.iter().all(|&byte| byte == 0) {
+            self.report.skipped += end.len;
+        } else {
+            self.job.sink.write_at(end.at, bytes, Wait::Allowed)?;
+            self.report.copied += end.len;
         }
+        self.job.advance(end.len);
         Ok(())
     }
 }

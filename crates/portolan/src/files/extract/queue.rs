@@ -25,6 +25,8 @@ pub(super) struct Unit {
 struct State {
     units: VecDeque<Unit>,
     items: usize,
+    /// So many wait for one: to wake nobody is a system call as well.
+    waiting: usize,
     /// No more will come.
     closed: bool,
 }
@@ -33,7 +35,10 @@ struct State {
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    changed: Condvar,
+    /// There is a unit more, or there will be none.
+    filled: Condvar,
+    /// There may be room for more.
+    emptied: Condvar,
 }
 
 impl Queue {
@@ -45,12 +50,14 @@ impl Queue {
     pub(super) fn put(&self, unit: Unit) {
         let mut state = self.lock();
         while state.items > MAX_WAITING && !state.closed {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if !state.closed {
             state.items += unit.items.len();
             state.units.push_back(unit);
-            self.changed.notify_all();
+            if state.waiting > 0 {
+                self.filled.notify_one();
+            }
         }
     }
 
@@ -59,21 +66,26 @@ impl Queue {
         let mut state = self.lock();
         loop {
             if let Some(unit) = state.units.pop_front() {
+                let was_full = state.items > MAX_WAITING;
                 state.items -= unit.items.len();
-                self.changed.notify_all();
+                if was_full {
+                    self.emptied.notify_one();
+                }
                 return Some(unit);
             }
             if state.closed {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting += 1;
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 
     /// No more will come.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.changed.notify_all();
+        self.filled.notify_all();
     }
 
     /// Nothing more is to be made, not even what was found.
@@ -81,6 +93,7 @@ impl Queue {
         let mut state = self.lock();
         (state.closed, state.items) = (true, 0);
         state.units.clear();
-        self.changed.notify_all();
+        self.filled.notify_all();
+        self.emptied.notify_all();
     }
 }
