@@ -1,6 +1,6 @@
-//! Ctrl-C: the first asks the work to end and clean up, the second ends the process.
+//! Ctrl-C: the first asks the work to end and clean up, one that comes later ends the process.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
@@ -23,10 +23,22 @@ pub(crate) fn obeyed() {
     OBEYED.store(true, Ordering::Relaxed);
 }
 
+/// When that was asked first, in milliseconds of a clock that only goes on; 0 before.
+static FIRST: AtomicI64 = AtomicI64::new(0);
+
+/// What comes sooner is the same once more: `timeout` sends each signal twice, to the process and to its group.
+const ONCE_MORE: i64 = 500;
+
 extern "C" fn interrupted(_: libc::c_int) {
-    if INTERRUPTED.swap(true, Ordering::Relaxed) {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: clock_gettime may be called in a signal handler, and the pointer is to a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let now = time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000).max(1);
+    match FIRST.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => INTERRUPTED.store(true, Ordering::SeqCst),
         // SAFETY: _exit may be called in a signal handler.
-        unsafe { libc::_exit(130) }
+        Err(first) if now.saturating_sub(first) >= ONCE_MORE => unsafe { libc::_exit(130) },
+        Err(_) => {}
     }
 }
 

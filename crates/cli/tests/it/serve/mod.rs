@@ -121,15 +121,26 @@ impl<'d> Server<'d> {
         self.ended()
     }
 
-    /// It ends by itself, and well.
+    /// It ends by itself, with this.
     #[track_caller]
-    fn ended(mut self) -> Ran {
+    fn code(mut self) -> i32 {
+        self.status()
+    }
+
+    #[track_caller]
+    fn status(&mut self) -> i32 {
         let mut status = None;
         wait_until("the server ends", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
-        let code = status.and_then(|s| s.code()).unwrap_or(-1);
+        status.and_then(|s| s.code()).unwrap_or(-1)
+    }
+
+    /// It ends by itself, and well.
+    #[track_caller]
+    fn ended(mut self) -> Ran {
+        let code = self.status();
         let ran = Ran { code, out: self.log("out"), err: self.log("err") };
         assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
         ran

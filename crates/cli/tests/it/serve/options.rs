@@ -300,6 +300,33 @@ fn on_a_terminal_it_shows_what_clients_do() {
     assert_eq!(lines.last(), Some(&""), "{seen:?}");
 }
 
+/// Whoever sends a signal may send it to the process and to its group: that is one. Who asks again later is in earnest.
+#[test]
+fn a_signal_that_comes_twice_is_one() {
+    let dir = Dir::new();
+    dir.raw("disk.raw", 4 << 20);
+    for later in [20, 800] {
+        let server = Server::start(&dir, "s", "--drain-timeout 15s -f raw disk.raw");
+        let mut client = Client::connect(&server.socket()).unwrap();
+        if later > 500 {
+            // More than a socket holds, and nobody reads it.
+            for _ in 0..20 {
+                client.send(Command::READ, CommandFlags::NONE, (0, 4 << 20), &[]).unwrap();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        server.signal(Signal::TERM);
+        std::thread::sleep(Duration::from_millis(later));
+        server.signal(Signal::TERM);
+        if later > 500 {
+            assert_eq!(server.code(), 130);
+        } else {
+            server.ended();
+            assert!(!dir.join("s.sock").exists());
+        }
+    }
+}
+
 /// A server is told to go on when its terminal goes.
 #[test]
 fn who_ignores_hangups_is_not_ended_by_one() {
