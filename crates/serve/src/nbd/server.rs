@@ -278,19 +278,18 @@ impl Server {
                 self.was_used.store(true, SeqCst);
                 Talk::new(&conn, session, &self.limits, &self.counters, &self.array).run()
             }
-            Outcome::Over => Ok(()),
+            Outcome::Over => Ok(self.limits.drain),
         });
-        if talked.is_ok() {
-            conn.close(self.limits.drain);
-        } else {
+        match talked {
+            Ok(patience) => conn.close(patience),
             // Who breaks the protocol is not waited for.
-            conn.leave();
+            Err(_) => conn.leave(),
         }
         if let Some(pump) = pump {
             // A pump that panicked has said so itself, and moves nothing any more.
             let _ = pump.join();
         }
-        talked
+        talked.map(drop)
     }
 
     /// Accepts no more clients and hears no more requests. What is under way is finished: see [`Server::finish`].

@@ -16,7 +16,7 @@ use chart::{Error, Result, Wait};
 use io::nbd::wire::{Command, Request};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How much is received at a time.
 const INPUT: usize = 64 << 10;
@@ -105,13 +105,15 @@ impl<'s> Talk<'s> {
         }
     }
 
-    /// Talks until the client goes, the server stops, or the protocol is broken. What is under way is finished.
-    pub(super) fn run(mut self) -> Result<()> {
+    /// Talks until the client goes, the server stops, or the protocol is broken. What is under way is finished. Returns
+    /// how long the client may still take to have its replies.
+    pub(super) fn run(mut self) -> Result<Duration> {
         self.conn.set_patience(self.limits.idle)?;
         let talked = self.converse();
         self.send();
+        let over = Instant::now();
         let settled = self.conn.settle(self.limits.drain);
-        talked.and(settled)
+        talked.and(settled).map(|()| self.limits.drain.saturating_sub(over.elapsed()))
     }
 
     fn converse(&mut self) -> Result<()> {

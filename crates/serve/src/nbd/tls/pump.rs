@@ -130,15 +130,15 @@ impl Pump {
     /// end has closed, the client is given so long to take the rest.
     pub(super) fn run(mut self, inner: &OwnedFd, patience: Duration) {
         // Either side that fails ends both, and each hears of it by its socket's end.
-        if let Ok(true) = self.exchange(inner, patience) {
+        if let Ok(Some(patience)) = self.exchange(inner, patience) {
             part(&self.net, patience, || false);
         }
         let _ = shutdown(inner, Shutdown::Both);
         let _ = shutdown(&self.net, Shutdown::Both);
     }
 
-    /// Whether all was said.
-    fn exchange(&mut self, inner: &OwnedFd, patience: Duration) -> Result<bool> {
+    /// How long the client may still take to have all that was said; `None` if it has taken too long.
+    fn exchange(&mut self, inner: &OwnedFd, patience: Duration) -> Result<Option<Duration>> {
         let mut deadline = None;
         while self.hears.inner || self.session.wants_write() {
             // Known even while a client that reads nothing keeps the last words from being heard.
@@ -147,7 +147,7 @@ impl Pump {
             }
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
-                return Ok(false);
+                return Ok(None);
             }
             let (net_ready, inner_ready) = self.wait_for(inner, left)?;
             if net_ready {
@@ -164,7 +164,7 @@ impl Pump {
                 let _ = shutdown(inner, Shutdown::Write);
             }
         }
-        Ok(true)
+        Ok(Some(deadline.map_or(patience, |d| d.saturating_duration_since(Instant::now()))))
     }
 
     /// Whether there is something to do on either side.
