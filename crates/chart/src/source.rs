@@ -62,6 +62,11 @@ pub trait Family: Send + Sync {
 
     /// The member that holds the byte at this offset, or else the next one behind it.
     fn member_at(&self, offset: u64) -> Option<Member>;
+
+    /// Lends the file of the member that holds the byte at this offset, and says where in the file that is: to somebody
+    /// who has the system share or copy what lies there. Before and after it is made sure that the member is what it
+    /// was, as for a read: if this is an error, what was made of it is not to be used.
+    fn lend(&self, offset: u64, to: &mut dyn FnMut(BorrowedFd<'_>, u64)) -> Result<()>;
 }
 
 /// One of a family.

@@ -207,6 +207,53 @@ fn many_files_take_little_memory() {
     assert!(each < BYTES_A_FILE, "{each} bytes for each of {FILES} files");
 }
 
+/// Makes images of a directory where ranges of files can be shared, in a mount table of its own.
+const ON_XFS: &str = r#"set -e
+mkfs.xfs -q -m reflink=1 xfs.img
+mkdir mnt
+mount -o loop xfs.img mnt
+mv tree mnt
+cd mnt
+for how in never auto always; do
+    "$0" convert --json --reflink $how tree $how.iso > ../$how.json
+    cmp $how.iso never.iso
+    filefrag -v -b4096 $how.iso > ../$how.places
+done
+xorriso -osirrox on -indev always.iso -extract / out 2>/dev/null
+diff -r tree out
+"#;
+
+#[test]
+fn an_image_of_a_directory_shares_its_files_where_the_file_system_can() {
+    if !peer::require(&["mkfs.xfs", "unshare", "root", "filefrag", "xorriso"]) {
+        return;
+    }
+    let dir = Dir::new();
+    let noise = |len: usize| (0..len).map(|i| (i * i / 7 % 253) as u8 + 1).collect::<Vec<u8>>();
+    fs::create_dir_all(dir.join("tree/in")).unwrap();
+    // Two that fill their last sector, so that they are next to each other on the disk; and what is shorter than pays.
+    for (name, blocks, more) in
+        [("a", 300, 0), ("b", 200, 0), ("in/c", 40, 1000), ("in/d", 10, 100), ("in/e", 1, 0), ("f", 0, 77)]
+    {
+        fs::write(dir.join("tree").join(name), noise(blocks * 4096 + more)).unwrap();
+    }
+    fs::File::create(dir.join("xfs.img")).unwrap().set_len(512 << 20).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", ON_XFS])
+        .arg(env!("CARGO_BIN_EXE_portolan"))
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (how, blocks) in [("never", 0), ("auto", 540), ("always", 551)] {
+        let report: serde_json::Value =
+            serde_json::from_slice(&fs::read(dir.join(&format!("{how}.json"))).unwrap()).unwrap();
+        assert_eq!(report["cloned"], blocks * 4096, "{how}: {report}");
+        let places = fs::read_to_string(dir.join(&format!("{how}.places"))).unwrap();
+        assert_eq!(crate::run::shared(&places), blocks * 4096, "{how}: {places}");
+    }
+}
+
 #[test]
 fn what_is_in_a_directory_is_no_file_inside_a_disk() {
     let dir = Dir::new();

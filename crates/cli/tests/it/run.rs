@@ -126,3 +126,9 @@ impl Dir {
         );
     }
 }
+
+/// How many bytes of a file lie where another file's do, as the file system tells it to `filefrag -v -b4096`.
+pub(crate) fn shared(told: &str) -> u64 {
+    let lines = told.lines().filter(|line| line.contains("shared"));
+    lines.map(|line| line.split(':').nth(3).unwrap().trim().parse::<u64>().unwrap() * 4096).sum()
+}

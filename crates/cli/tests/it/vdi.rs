@@ -87,12 +87,6 @@ for from in raw qcow2 vdi; do
 done
 "#;
 
-/// How many bytes of a file lie where another file's do, as the file system tells it to `filefrag -v -b4096`.
-fn shared(told: &str) -> u64 {
-    let lines = told.lines().filter(|line| line.contains("shared"));
-    lines.map(|line| line.split(':').nth(3).unwrap().trim().parse::<u64>().unwrap() * 4096).sum()
-}
-
 #[test]
 fn all_nine_pairs_are_cloned_where_the_file_system_can() {
     if !peer::require(&["mkfs.xfs", "unshare", "root", "qemu-img", "filefrag"]) {
@@ -118,7 +112,11 @@ fn all_nine_pairs_are_cloned_where_the_file_system_can() {
         let report = report(format!("{from}-to.{to}"));
         // It is so, and not only said.
         let places = std::fs::read_to_string(dir.join(&format!("{from}-to.{to}.places"))).unwrap();
-        assert_eq!(shared(&places), if from == "vdi" { 0 } else { data }, "{from} to {to}: {places}");
+        assert_eq!(
+            crate::run::shared(&places),
+            if from == "vdi" { 0 } else { data },
+            "{from} to {to}: {places}"
+        );
         match (from, to) {
             // With its holes.
             ("raw", "raw") => assert_eq!(count(&report, &["cloned"]), len, "{report}"),

@@ -1,6 +1,6 @@
 //! Copying one disk after the other on one thread.
 
-use super::pieces::{CLONE_MIN, Planner};
+use super::pieces::{Planner, clone_min};
 use super::work::{Hands, OFFLOAD_MIN, Worker};
 use super::{Job, Options, Reflink, Report, begin};
 use crate::engine::Choice;
@@ -58,7 +58,7 @@ impl Copier {
         let most = match options.reflink {
             Reflink::Never if self.hands.offloads() => OFFLOAD_MIN,
             Reflink::Never => SMALL,
-            _ => CLONE_MIN,
+            reflink => clone_min(reflink),
         };
         if disk.len() >= most || options.zero_detect {
             return Ok(None);

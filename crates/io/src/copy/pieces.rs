@@ -1,7 +1,7 @@
 //! Cutting a disk into pieces of work.
 
 use super::{Options, Reflink};
-use chart::{Backing, Disk, Leaf, LeafPlace, Plan, Purpose, Result, Walk};
+use chart::{Backing, Disk, Family, Leaf, LeafPlace, Plan, Purpose, Result, Walk};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,8 +13,16 @@ pub(super) const PIECE: u64 = 1 << 20;
 const BATCH_LEAVES: usize = 256;
 const BATCH_BYTES: u64 = 1 << 30;
 
-/// Runs shorter than this are copied even where they could be cloned: a clone costs as much as copying them.
-pub(super) const CLONE_MIN: u64 = 64 << 10;
+/// What clones must be aligned to. Larger blocks than this are refused by the file system itself.
+pub(super) const CLONE_ALIGN: u64 = 4096;
+
+/// Runs shorter than this are copied though they could be cloned: a clone costs as much as copying them.
+const CLONE_MIN: u64 = 64 << 10;
+
+/// How long a run must be to be cloned.
+pub(super) fn clone_min(reflink: Reflink) -> u64 {
+    if reflink == Reflink::Always { CLONE_ALIGN } else { CLONE_MIN }
+}
 
 /// A piece of work. The plan it borrows from is kept as long as it is.
 #[derive(Clone)]
@@ -40,6 +48,8 @@ pub(super) enum Way {
 pub(super) struct Planner<'d> {
     walk: Walk<'d>,
     clones: bool,
+    /// Runs shorter than this are copied all the same.
+    clone_min: u64,
     /// The system said that it cannot clone between these files.
     refused: bool,
     queue: VecDeque<Piece<'d>>,
@@ -49,7 +59,8 @@ impl<'d> Planner<'d> {
     pub(super) fn new(disk: &'d Disk, range: Range<u64>, options: &Options<'_>) -> Self {
         let clones = options.reflink != Reflink::Never;
         let walk = disk.walk(range, Purpose::Locate).in_batches(BATCH_LEAVES, BATCH_BYTES);
-        Planner { walk, clones, refused: false, queue: VecDeque::new() }
+        let clone_min = clone_min(options.reflink);
+        Planner { walk, clones, clone_min, refused: false, queue: VecDeque::new() }
     }
 
     /// The next piece, or none when all are given out.
@@ -87,15 +98,42 @@ impl<'d> Planner<'d> {
 
     /// Makes pieces of a leaf. Its source is not asked first: what can be cloned is, whatever is stored of it.
     fn enqueue(&mut self, leaf: Leaf<'d>, plan: &Arc<Plan<'d>>) -> Result<()> {
-        if let LeafPlace::Raw { source, .. } = leaf.place
-            && self.clones
-            && leaf.len >= CLONE_MIN
-            && matches!(source.backing(), Backing::File(_))
-        {
-            self.queue.push_back(Piece { leaf, way: Way::Clone, plan: Arc::clone(plan) });
-            return Ok(());
+        let LeafPlace::Raw { source, offset } = leaf.place else { return cut(leaf, plan, &mut self.queue) };
+        if !self.clones || leaf.len < self.clone_min {
+            return cut(leaf, plan, &mut self.queue);
         }
-        cut(leaf, plan, &mut self.queue)
+        match source.backing() {
+            Backing::File(_) => self.clone_or_cut(leaf, plan),
+            Backing::Family(family) => self.by_members(family, leaf, offset, plan),
+            _ => cut(leaf, plan, &mut self.queue),
+        }
+    }
+
+    /// Makes pieces of what lies in several files: each of one.
+    fn by_members(
+        &mut self,
+        family: &dyn Family,
+        leaf: Leaf<'d>,
+        mut offset: u64,
+        plan: &Arc<Plan<'d>>,
+    ) -> Result<()> {
+        let mut rest = leaf;
+        while rest.len > 0 {
+            let end =
+                family.member_at(offset).map_or(offset, |member| member.start.saturating_add(member.len));
+            let part = rest.head(end.checked_sub(offset).filter(|&len| len > 0).unwrap_or(rest.len));
+            self.clone_or_cut(part, plan)?;
+            (rest, offset) = (rest.skip(part.len), offset.saturating_add(part.len));
+        }
+        Ok(())
+    }
+
+    fn clone_or_cut(&mut self, leaf: Leaf<'d>, plan: &Arc<Plan<'d>>) -> Result<()> {
+        if leaf.len < self.clone_min {
+            return cut(leaf, plan, &mut self.queue);
+        }
+        self.queue.push_back(Piece { leaf, way: Way::Clone, plan: Arc::clone(plan) });
+        Ok(())
     }
 }
 

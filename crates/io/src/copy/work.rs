@@ -1,15 +1,12 @@
 //! Doing the pieces.
 
-use super::pieces::{PIECE, Piece, Planner, Way};
+use super::pieces::{CLONE_ALIGN, PIECE, Piece, Planner, Way};
 use super::{Job, Reflink, Report};
 use crate::engine::{Choice, Moved, Mover, Transfer, Zeros, clear};
 use chart::{Backing, Coded, Error, Leaf, LeafPlace, Result, Wait};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
-
-/// What clones must be aligned to. Larger blocks than this are refused by the file system itself.
-const CLONE_ALIGN: u64 = 4096;
 
 /// What is shorter the kernel copies no faster than we do: it first asks whether it could share it.
 pub(super) const OFFLOAD_MIN: u64 = 64 << 10;
@@ -161,31 +158,46 @@ impl<'j> Worker<'j> {
 
     /// Clones a run, or what of it is aligned; what cannot be cloned goes back to the planner to be copied.
     fn clone_or_give_back<'d>(&mut self, planner: &Mutex<Planner<'d>>, piece: &Piece<'d>) -> Result<()> {
-        let (LeafPlace::Raw { source, offset }, Backing::File(to)) =
-            (piece.leaf.place, self.job.sink.backing())
-        else {
-            lock(planner).stop_cloning();
-            return lock(planner).copy_instead(piece);
-        };
-        let Backing::File(from) = source.backing() else { return lock(planner).copy_instead(piece) };
-        let Some(head) = clonable(piece.leaf.at, offset) else { return lock(planner).copy_instead(piece) };
-        let len = piece.leaf.len.saturating_sub(head) / CLONE_ALIGN * CLONE_ALIGN;
-        match clone_range(from, offset + head, len, to, piece.leaf.at + head) {
-            Ok(()) => {
+        match self.share(&piece.leaf)? {
+            Shared::Done { head, len } => {
                 self.report.cloned += len;
                 self.job.advance(len);
                 self.copy_end(piece.leaf.head(head))?;
                 self.copy_end(piece.leaf.skip(head + len))
             }
-            Err(e) if self.job.options.reflink == Reflink::Always => {
+            Shared::Refused(e) if self.job.options.reflink == Reflink::Always => {
                 let hint = "the file system does not share ranges between these two files";
                 Err(Error::unsupported(hint).caused_by(std::io::Error::from(e)))
             }
-            Err(_) => {
+            Shared::Refused(_) => {
                 let mut planner = lock(planner);
                 planner.stop_cloning();
                 planner.copy_instead(piece)
             }
+            Shared::Copy => lock(planner).copy_instead(piece),
+        }
+    }
+
+    /// Has the file system share a run, from a file or from one of many.
+    fn share(&self, leaf: &Leaf<'_>) -> Result<Shared> {
+        let (LeafPlace::Raw { source, offset }, Backing::File(to)) = (leaf.place, self.job.sink.backing())
+        else {
+            return Ok(Shared::Refused(Errno::OPNOTSUPP));
+        };
+        match source.backing() {
+            Backing::File(from) => Ok(share(from, offset, to, leaf)),
+            Backing::Family(family) => {
+                let mut shared = Shared::Copy;
+                family.lend(offset, &mut |from, offset| shared = share(from, offset, to, leaf))?;
+                // Others of them may be on the sink's file system.
+                let must = self.job.options.reflink == Reflink::Always;
+                Ok(if !must && matches!(shared, Shared::Refused(Errno::XDEV)) {
+                    Shared::Copy
+                } else {
+                    shared
+                })
+            }
+            _ => Ok(Shared::Copy),
         }
     }
 
@@ -212,9 +224,28 @@ fn lock<'a, 'd>(planner: &'a Mutex<Planner<'d>>) -> std::sync::MutexGuard<'a, Pl
     planner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many bytes come before the first that can be cloned; none if source and sink never align together.
-fn clonable(at: u64, offset: u64) -> Option<u64> {
-    (at % CLONE_ALIGN == offset % CLONE_ALIGN).then(|| (CLONE_ALIGN - at % CLONE_ALIGN) % CLONE_ALIGN)
+/// What came of asking the file system to share a run.
+enum Shared {
+    /// It shares `len` bytes, all but the first `head` and less than a block at the end.
+    Done {
+        head: u64,
+        len: u64,
+    },
+    /// This run must be copied; others need not.
+    Copy,
+    Refused(Errno),
+}
+
+fn share(from: BorrowedFd<'_>, offset: u64, to: BorrowedFd<'_>, leaf: &Leaf<'_>) -> Shared {
+    if leaf.at % CLONE_ALIGN != offset % CLONE_ALIGN {
+        return Shared::Copy;
+    }
+    let head = leaf.at.next_multiple_of(CLONE_ALIGN) - leaf.at;
+    let len = leaf.len.saturating_sub(head) / CLONE_ALIGN * CLONE_ALIGN;
+    match clone_range(from, offset + head, len, to, leaf.at + head) {
+        Ok(()) => Shared::Done { head, len },
+        Err(e) => Shared::Refused(e),
+    }
 }
 
 fn clone_range(

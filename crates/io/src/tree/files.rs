@@ -364,6 +364,15 @@ impl Family for Files {
         let index = holds.or_else(|| (behind < self.starts.len()).then_some(behind))?;
         Some(self.member(index))
     }
+
+    fn lend(&self, offset: u64, to: &mut dyn FnMut(BorrowedFd<'_>, u64)) -> Result<()> {
+        let Spot::File { index, from, .. } = self.spot(offset) else {
+            return Err(Error::out_of_range("there is no file").at(offset));
+        };
+        let open = self.kept(index).map_or_else(|| self.open(index), Ok)?;
+        to(open.fd.as_fd(), from);
+        self.still(index, open.fd.as_fd())
+    }
 }
 
 /// Lays files out, in the order of their positions.

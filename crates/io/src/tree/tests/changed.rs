@@ -32,6 +32,9 @@ fn refused(word: &str, change: impl Fn(&Dir)) {
             assert_eq!((e.kind(), e.remedy()), (Fault::Conflict, Some(chart::Remedy::ChartAgain)), "{e}");
             assert!(e.to_string().contains("dir/victim: ") && e.to_string().contains(word), "{e}");
         }
+        // Nor is it lent to anybody.
+        let e = files.lend(starts[victim] + 50, &mut |_, _| ()).unwrap_err();
+        assert_eq!(e.kind(), Fault::Conflict, "{e}");
         // A read that spans it fails; others do not suffer.
         read(&files, 0, files.len() as usize).unwrap_err();
         for i in (0..3).filter(|&i| i != victim) {
@@ -41,6 +44,31 @@ fn refused(word: &str, change: impl Fn(&Dir)) {
         // What is stored may always be said; only reading must not lie.
         assert!(files.data_at(starts[victim], 10).unwrap().data);
     }
+}
+
+/// Who is lent a file gets the right part of it, and hears when it changed meanwhile.
+#[test]
+fn a_file_is_lent_as_long_as_it_is_what_it_was() {
+    let dir = Dir::new();
+    dir.file("a", &[1; LEN]);
+    dir.file("b", &[[2; LEN], [3; LEN]].concat());
+    let files = laid_out(&dir.tree());
+    let start = files.member(1).start;
+    let mut lent = Vec::new();
+    let mut look = |fd: std::os::fd::BorrowedFd<'_>, from: u64| {
+        lent = vec![0; 10];
+        rustix::io::pread(fd, &mut lent, from).unwrap();
+    };
+    files.lend(start + LEN as u64 - 4, &mut look).unwrap();
+    assert_eq!(lent, [2, 2, 2, 2, 3, 3, 3, 3, 3, 3]);
+    let gap = files.lend(files.len() - 1, &mut |_, _| ());
+    assert!(gap.is_err() || files.member_at(files.len() - 1).is_some());
+    a_tick();
+    let change = &mut |_: std::os::fd::BorrowedFd<'_>, _| {
+        fs::OpenOptions::new().append(true).open(dir.0.path().join("b")).unwrap().set_len(3).unwrap();
+    };
+    let e = files.lend(start, change).unwrap_err();
+    assert!(e.kind() == Fault::Conflict && e.to_string().contains("/b: "), "{e}");
 }
 
 /// The times of a file, put back as they were: all but the one that only the system sets.
