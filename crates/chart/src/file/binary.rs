@@ -58,7 +58,8 @@ const KIND: u8 = 3;
 const WRITABLE: u8 = 4;
 
 pub(super) fn encode(written: &Written) -> Result<Vec<u8>> {
-    let mut body = Out(Vec::new());
+    // Room for the header: a second place for all of it would take as much memory again.
+    let mut body = Out(vec![0; HEADER]);
     body.varint(Chart::len(&written.table));
     body.varint(written.logical_block.into());
     body.sources(&written.sources)?;
@@ -67,13 +68,12 @@ pub(super) fn encode(written: &Written) -> Result<Vec<u8>> {
         body.text(codec)?;
     }
     body.extents(&written.table)?;
-    let mut bytes = Vec::with_capacity(body.0.len().saturating_add(HEADER));
-    bytes.extend(MAGIC);
-    bytes.extend(VERSION.to_le_bytes());
-    bytes.extend([0; 2]);
-    bytes.extend(crc32c::crc32c(&body.0).to_le_bytes());
-    bytes.extend(count(body.0.len()).to_le_bytes());
-    bytes.append(&mut body.0);
+    let Out(mut bytes) = body;
+    let (header, body) = bytes.split_at_mut(HEADER);
+    let (sum, len) = (crc32c::crc32c(body), count(body.len()));
+    let fields: [&[u8]; 5] =
+        [&MAGIC, &VERSION.to_le_bytes(), &[0; 2], &sum.to_le_bytes(), &len.to_le_bytes()];
+    header.copy_from_slice(&fields.concat());
     Ok(bytes)
 }
 
