@@ -207,12 +207,8 @@ fn many_files_take_little_memory() {
     assert!(each < BYTES_A_FILE, "{each} bytes for each of {FILES} files");
 }
 
-/// Makes images of a directory where ranges of files can be shared, in a mount table of its own.
-const ON_XFS: &str = r#"set -e
-mkfs.xfs -q -m reflink=1 xfs.img
-mkdir mnt
-mount -o loop xfs.img mnt
-mv tree mnt
+/// Makes images of a directory where ranges of files can be shared.
+const ON_XFS: &str = r#"mv tree mnt
 cd mnt
 for how in never auto always; do
     "$0" convert --json --reflink $how tree $how.iso > ../$how.json
@@ -237,14 +233,7 @@ fn an_image_of_a_directory_shares_its_files_where_the_file_system_can() {
     {
         fs::write(dir.join("tree").join(name), noise(blocks * 4096 + more)).unwrap();
     }
-    fs::File::create(dir.join("xfs.img")).unwrap().set_len(512 << 20).unwrap();
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", ON_XFS])
-        .arg(env!("CARGO_BIN_EXE_portolan"))
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    dir.on_xfs(ON_XFS);
     for (how, blocks) in [("never", 0), ("auto", 540), ("always", 551)] {
         let report: serde_json::Value =
             serde_json::from_slice(&fs::read(dir.join(&format!("{how}.json"))).unwrap()).unwrap();

@@ -57,6 +57,22 @@ impl Dir {
         command
     }
 
+    /// Runs a script in `mnt`, a new XFS that can share ranges of files, in a mount table of its own; `$0` is `portolan`.
+    /// What it said on standard output.
+    #[track_caller]
+    pub(crate) fn on_xfs(&self, script: &str) -> String {
+        const MADE: &str = "set -e; mkfs.xfs -q -m reflink=1 xfs.img; mkdir mnt; mount -o loop xfs.img mnt";
+        std::fs::File::create(self.join("xfs.img")).unwrap().set_len(512 << 20).unwrap();
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &format!("{MADE}\n{script}"), env!("CARGO_BIN_EXE_portolan")])
+            .current_dir(self.path())
+            .output()
+            .unwrap();
+        let ran = Ran::of(&output);
+        assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+        ran.out
+    }
+
     /// Runs `portolan`.
     pub(crate) fn run(&self, args: &str) -> Ran {
         Ran::of(&self.command(args).output().unwrap())

@@ -2,7 +2,6 @@
 
 use crate::run::Dir;
 use serde_json::Value;
-use std::process::Command;
 use testkit::peer;
 
 const FORMATS: [&str; 3] = ["raw", "qcow2", "vdi"];
@@ -57,12 +56,8 @@ fn all_nine_pairs_hold_the_same_disk_and_count_every_byte() {
     }
 }
 
-/// What converting does where ranges of files can be shared, in a mount table of its own.
-const ON_XFS: &str = r#"set -e
-mkfs.xfs -q -m reflink=1 xfs.img
-mkdir mnt
-mount -o loop xfs.img mnt
-cp --sparse=always disk.raw disk.qcow2 disk.vdi mnt
+/// What converting does where ranges of files can be shared.
+const ON_XFS: &str = r#"cp --sparse=always disk.raw disk.qcow2 disk.vdi mnt
 cd mnt
 for from in raw qcow2 vdi; do
     "$0" convert -q -O vdi disk.$from ours.vdi
@@ -95,14 +90,7 @@ fn all_nine_pairs_are_cloned_where_the_file_system_can() {
     let dir = Dir::new();
     let len = (20 << 20) + 65_536;
     sources(&dir, len);
-    std::fs::File::create(dir.join("xfs.img")).unwrap().set_len(512 << 20).unwrap();
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", ON_XFS])
-        .arg(env!("CARGO_BIN_EXE_portolan"))
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    dir.on_xfs(ON_XFS);
     let report = |name: String| -> Value {
         serde_json::from_slice(&std::fs::read(dir.join(&format!("{name}.json"))).unwrap()).unwrap()
     };
