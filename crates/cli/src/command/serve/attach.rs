@@ -19,19 +19,30 @@ pub(super) enum Guard {
     Mutual,
 }
 
-/// Prints what is served, which is in this format, what becomes of what is written, and how to attach it; whether there is anything to say of that. Who
-/// has opened a socket knows how to reach it.
+/// What is to be known of what is served.
+pub(super) struct Served {
+    /// What becomes of what is written.
+    pub(super) writes: String,
+    /// What a client finds.
+    pub(super) format: Format,
+    pub(super) guard: Guard,
+    /// There is a file system in it, with nothing around that.
+    pub(super) mounts: bool,
+}
+
+/// Prints what is served and how to attach it; whether there is anything to say of that. Who has opened a socket knows how
+/// to reach it.
 pub(super) fn print(
     out: &mut Out,
     server: &Server,
     heard: &[Heard],
-    writes: &str,
-    format: Format,
-    guard: Guard,
+    served: &Served,
 ) -> anyhow::Result<bool> {
+    let Served { writes, format, guard, mounts } = served;
+    let (format, guard) = (*format, *guard);
     for export in server.exports() {
         let name = if export.name.is_empty() { String::new() } else { format!(" as {:?}", export.name) };
-        let how = if export.writable { writes } else { ", read-only" };
+        let how = if export.writable { writes.as_str() } else { ", read-only" };
         let (what, size) = (&export.description, show(export.disk.len()));
         writeln!(out, "Serving {what}{name}: {size}{how}.")?;
     }
@@ -42,7 +53,8 @@ pub(super) fn print(
     let mut known = Vec::new();
     for address in addresses {
         for export in server.exports() {
-            if let Some(ways) = ways(address, &export, format, guard) {
+            if let Some(mut ways) = ways(address, &export, format, guard) {
+                ways.extend(mounts.then(|| ("", MOUNT.to_owned())));
                 writeln!(out)?;
                 ways.iter().try_for_each(|(who, line)| writeln!(out, "  {who:<11} {line}"))?;
                 known.push(address);
@@ -60,6 +72,9 @@ pub(super) fn print(
     }
     Ok(!known.is_empty())
 }
+
+/// What comes behind the kernel's line.
+const MOUNT: &str = "sudo mount -o ro /dev/nbd0 /mnt";
 
 /// Who can attach an export, and with what words.
 fn ways(

@@ -332,7 +332,9 @@ impl Args {
             Top::Temporary => "; what is written is gone at the end".to_owned(),
             Top::Itself | Top::Nothing | Top::History(_) => String::new(),
         };
-        let is_ours = attach::print(out, server, heard, &writes, format, self.security.guard())?;
+        let mounts = format == Format::Raw && self.specs.iter().all(is_directory);
+        let served = attach::Served { writes, format, guard: self.security.guard(), mounts };
+        let is_ours = attach::print(out, server, heard, &served)?;
         if let Some(every) = self.history {
             writeln!(
                 out,
@@ -404,6 +406,11 @@ fn default_name(spec: &Spec) -> String {
         Step::Partition(number) => format!("{name}-{number}"),
         Step::Path(path) => stem(path).unwrap_or(name),
     })
+}
+
+/// Whether a directory of the host is served, which is a file system all over.
+fn is_directory(spec: &Spec) -> bool {
+    spec.steps.is_empty() && matches!(&spec.location, Location::File(path) if path.is_dir())
 }
 
 #[cfg(test)]
