@@ -17,6 +17,8 @@ const EVERY: Duration = Duration::from_millis(500);
 /// Rates on a terminal.
 pub(super) struct Live {
     line: Option<Arc<Line>>,
+    /// Somebody may write.
+    writes: bool,
     last: Seen,
     at: Instant,
 }
@@ -46,9 +48,10 @@ impl Seen {
 }
 
 impl Live {
-    pub(super) fn new(quiet: bool) -> Live {
+    /// `writes` says whether clients may.
+    pub(super) fn new(quiet: bool, writes: bool) -> Live {
         let line = if quiet { None } else { Line::on_terminal().map(Arc::new) };
-        Live { line, last: Seen::default(), at: Instant::now() }
+        Live { line, writes, last: Seen::default(), at: Instant::now() }
     }
 
     /// For whoever has something to say meanwhile.
@@ -62,7 +65,9 @@ impl Live {
         let Some(line) = self.line.as_ref().filter(|_| took >= EVERY) else { return };
         let now = Seen::of(counters);
         let clients = clients(counters.connections.load(Relaxed), counters.accepted.load(Relaxed));
-        line.show(&rates(&clients, &self.last, &now, took));
+        let (read, written, share) = rates(&self.last, &now, took);
+        let written = if self.writes { format!("   written {written}") } else { String::new() };
+        line.show(&format!("{clients}   read {read}{written}{share}"));
         (self.last, self.at) = (now, Instant::now());
     }
 }
@@ -103,18 +108,15 @@ fn clients(now: u64, ever: u64) -> String {
     }
 }
 
-fn rates(clients: &str, last: &Seen, now: &Seen, took: Duration) -> String {
+/// What is read and written in a second, and how much of that was answered at once.
+fn rates(last: &Seen, now: &Seen, took: Duration) -> (String, String, String) {
     let rate = |now: u64, last: u64| (now.saturating_sub(last) as f64 / took.as_secs_f64()).round() as u64;
     let (at_once, array) = (now.at_once - last.at_once, now.array.saturating_sub(last.array));
     let share = (at_once * 100).checked_div(at_once + array);
     let share = share.map_or_else(String::new, |share| format!("   {share}% at once"));
-    format!(
-        "{clients}   read {}/s, {}/s   written {}/s, {}/s{share}",
-        rate(now.reads, last.reads),
-        show(rate(now.bytes_read, last.bytes_read)),
-        rate(now.writes, last.writes),
-        show(rate(now.bytes_written, last.bytes_written)),
-    )
+    let read = (rate(now.reads, last.reads), show(rate(now.bytes_read, last.bytes_read)));
+    let written = (rate(now.writes, last.writes), show(rate(now.bytes_written, last.bytes_written)));
+    (format!("{}/s, {}/s", read.0, read.1), format!("{}/s, {}/s", written.0, written.1), share)
 }
 
 /// Everything that was counted, as JSON.
@@ -150,8 +152,8 @@ mod tests {
         let ever = [(0, 0), (0, 3), (1, 1), (2, 9)].map(|(now, ever)| clients(now, ever));
         assert_eq!(ever, ["no client yet", "no client", "1 client", "2 clients"]);
         let now = Seen { reads: 1000, bytes_read: 4 << 20, at_once: 900, array: 100, ..Seen::default() };
-        let line = rates("no client", &Seen::default(), &now, Duration::from_millis(500));
-        assert!(line.starts_with("no client   read 2000/s, 8 MiB/s   written 0/s"), "{line}");
-        assert!(line.ends_with("   90% at once"), "{line}");
+        let (read, written, share) = rates(&Seen::default(), &now, Duration::from_millis(500));
+        assert_eq!((read.as_str(), written.as_str()), ("2000/s, 8 MiB/s", "0/s, 0 B/s"));
+        assert_eq!(share, "   90% at once");
     }
 }

@@ -211,7 +211,7 @@ impl Args {
             opened.push(offered.opened);
             histories.extend(offered.history);
         }
-        let live = Live::new(self.quiet);
+        let live = Live::new(self.quiet, exports.iter().any(|export| export.writable));
         let (quiet, voice) = (self.quiet, live.voice());
         let config = Config {
             limits: self.bounds.limits()?,
