@@ -289,7 +289,7 @@ pub(super) fn agree(case: &Case, ours: &str, peer: &str) -> Result<()> {
 
 /// A number in the JSON that a command printed, behind lines of words where it printed those too.
 pub(super) fn number(said: &str, at: &str) -> Result<f64> {
-    let begin = if said.starts_with('{') { Some(0) } else { said.find("\n{").map(|end| end + 1) };
+    let begin = if said.starts_with(['{', '[']) { Some(0) } else { said.find("\n{").map(|end| end + 1) };
     let json: serde_json::Value = serde_json::from_str(&said[begin.unwrap_or(0)..]).map_err(|error| {
         anyhow::anyhow!("not JSON ({error}): {}", said.chars().take(200).collect::<String>())
     })?;
