@@ -18,6 +18,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ("tree-extract-ext4", EXTRACTED),
     ("tree-extract-xfs", EXTRACTED),
     ("nbd-read-raw-qemu-fio", FIO),
+    ("nbd-read-raw-nbdkit-fio", FIO),
 ];
 
 /// Where a promise costs more than the copying.
