@@ -28,6 +28,13 @@ pub const DEFAULT_CACHE_BYTES: usize = 32 << 20;
 /// How often a reader looks again at a slot that is changing before it asks for the set's lock.
 const SPINS: usize = 8;
 
+/// More than this no image of so many bytes has a use for: four times its L2 tables, since sets fill unevenly and
+/// snapshots have tables too. A chain of a hundred small images takes little memory then.
+pub fn enough(clusters: Clusters, size: u64) -> usize {
+    let words = clusters.count(size).saturating_mul(clusters.entry_words());
+    to_index(words.saturating_mul(4 * 8))
+}
+
 /// The L2 slices of one image that are in memory.
 pub struct SliceCache {
     slice_bytes: u64,

@@ -4,7 +4,11 @@ use super::alloc::Allocator;
 use super::guard::Guard;
 use super::writer::Mutator;
 use super::{Clusters, Compression, Header, L1, chart::Reserved, snapshot};
-use super::{Image, Needed, Opener, Options, Role, cache::SliceCache, layout::incompatible};
+use super::{
+    Image, Needed, Opener, Options, Role,
+    cache::{SliceCache, enough},
+    layout::incompatible,
+};
 use chart::{Disk, DiskBuilder, Error, Geometry, Result, Source};
 use io::codec::{Deflate, Zstd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,7 +56,7 @@ impl Image {
             compression: header.compression()?,
             has_backing: header.backing_file.is_some(),
             header: RwLock::new(header),
-            slices: SliceCache::new(clusters, options.cache_bytes),
+            slices: SliceCache::new(clusters, options.cache_bytes.min(enough(clusters, view.size))),
             size: AtomicU64::new(view.size),
             in_place: AtomicBool::new(false),
             writable: options.writable,

@@ -1,4 +1,4 @@
-use super::cache::{MIN_CACHE_BYTES, SliceCache};
+use super::cache::{MIN_CACHE_BYTES, SliceCache, enough};
 use super::layout::OFLAG_COPIED;
 use super::refcount::Width;
 use super::{Clusters, L1, L1Entry, L2Entry, Meaning, Subcluster, probe};
@@ -145,6 +145,15 @@ fn slices_that_go_up_evenly_are_as_others_are() {
             }
         }
     }
+}
+
+#[test]
+fn no_image_gets_more_than_it_has_a_use_for() {
+    let clusters = Clusters::new(16, false).unwrap();
+    assert_eq!(enough(clusters, 0), 0);
+    assert_eq!(enough(clusters, 1 << 30), 4 * (128 << 10));
+    assert_eq!(enough(Clusters::new(16, true).unwrap(), 1 << 30), 8 * (128 << 10));
+    assert!(enough(Clusters::new(9, false).unwrap(), u64::MAX) > 1 << 50);
 }
 
 #[test]
