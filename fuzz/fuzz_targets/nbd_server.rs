@@ -42,9 +42,9 @@ fn server() -> &'static Arc<Server> {
             request: REQUEST,
             in_flight: 8,
             in_flight_bytes: 256 << 10,
-            handshake: Duration::from_secs(2),
-            idle: Some(Duration::from_secs(2)),
-            drain: Duration::from_secs(2),
+            handshake: Duration::from_secs(5),
+            idle: Some(Duration::from_secs(5)),
+            drain: Duration::from_secs(5),
             ..Limits::default()
         };
         Server::start(Config { limits, proxies: 2, ..Config::new(vec![places, look]) }).unwrap()
@@ -77,7 +77,13 @@ fn handshake(choice: u8) -> (Vec<u8>, Headers) {
     (said, headers)
 }
 
+/// The most that is said of a request's payload.
+const PAYLOAD: u64 = 4096;
+
 /// Requests with their magic numbers: eight bytes each of command, flags, offset and length.
+///
+/// One whose payload is not said whole is the last: what came behind it would be payload to the server, and what it
+/// answered to a request it found in there would be no answer to any of these.
 fn requests(bytes: &[u8], headers: Headers) -> (Vec<u8>, Vec<Request>) {
     let (mut said, mut all) = (Vec::new(), Vec::new());
     for (cookie, record) in bytes.chunks_exact(8).enumerate() {
@@ -89,10 +95,10 @@ fn requests(bytes: &[u8], headers: Headers) -> (Vec<u8>, Vec<Request>) {
         let request =
             Request { flags: CommandFlags(u16::from(flags)), command, cookie: cookie as u64, offset, len };
         request.put(headers, &mut said).unwrap();
-        let payload = request.payload_len(headers).min(4096) as usize;
-        said.extend(record.iter().cycle().take(payload));
+        let payload = request.payload_len(headers);
+        said.extend(record.iter().cycle().take(payload.min(PAYLOAD) as usize));
         all.push(request);
-        if said.len() > SAID {
+        if payload > PAYLOAD || said.len() > SAID {
             break;
         }
     }
@@ -114,7 +120,8 @@ fn heard(mut from: &[u8], headers: Headers, asked: &[Request]) {
     while !from.is_empty() {
         let len = Reply::header_len(headers, *from.first_chunk().unwrap()).unwrap();
         let reply = Reply::parse(headers, take(&mut from, len)).unwrap();
-        let request = &asked[reply.cookie() as usize];
+        let request = usize::try_from(reply.cookie()).ok().and_then(|cookie| asked.get(cookie));
+        let request = request.expect("an answer to nothing that was asked");
         match reply {
             Reply::Simple(simple) if simple.code.0 == 0 && request.command == Command::READ => {
                 take(&mut from, request.len as usize);
