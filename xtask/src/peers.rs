@@ -35,6 +35,7 @@ const PEERS: &[Peer] = &[
     peer(&["7zz", "7z"], &["7zip", "p7zip-full"]),
     peer(&["bsdtar"], &["libarchive-tools"]),
     peer(&["isoinfo"], &["genisoimage"]),
+    peer(&["fincore"], &["util-linux-extra", "util-linux"]),
     peer(&["strace"], &["strace"]),
     peer(&["jq"], &["jq"]),
 ];

@@ -129,7 +129,7 @@ pub(crate) struct Access {
     /// Guess the format of a backing file where the image does not say it
     #[arg(long)]
     pub(crate) guess: bool,
-    /// Read and write past the host's page cache
+    /// Read and write past the host's page cache; what is compressed is written through it
     #[arg(long)]
     pub(crate) direct: bool,
     /// How much memory a format's tables may take: 32M unless it is said

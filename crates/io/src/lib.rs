@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a disk format. Everything speaks [`chart`]'s language.
 
+mod aligned;
 pub mod codec;
 pub mod copy;
 pub mod engine;

@@ -87,6 +87,11 @@ impl Replacement {
         self.mode = None;
     }
 
+    /// It is filled past the host's page cache.
+    pub fn go_past_the_cache(&mut self) -> Result<()> {
+        self.file.as_mut().map_or(Ok(()), File::go_past_the_cache)
+    }
+
     /// Fills it with these bytes, and commits it.
     pub fn write_whole(self, bytes: &[u8]) -> Result<()> {
         let file = self.file()?;

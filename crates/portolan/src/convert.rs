@@ -32,6 +32,8 @@ pub struct Options<'a> {
     pub force: bool,
     /// Leave it to the system when to make the new file durable.
     pub no_flush: bool,
+    /// Write past the host's page cache; not what is compressed, which fills no blocks.
+    pub direct: bool,
     /// Who looks on.
     pub watch: Watch<'a>,
 }
@@ -73,10 +75,13 @@ impl Report {
 pub fn convert(opened: &Opened, target: &Path, format: Format, options: &Options<'_>) -> Result<Report> {
     opened.image.refuse_as_target(target)?;
     let disk = &opened.disk;
-    if let Some(device) = block_device(target, options.force)? {
+    if let Some(device) = block_device(target, options)? {
         return onto_device(disk, &device, format, options);
     }
-    let replacement = Replacement::create(target, options.force)?;
+    let mut replacement = Replacement::create(target, options.force)?;
+    if options.direct && !options.compress {
+        replacement.go_past_the_cache()?;
+    }
     let report = fill(disk, replacement.file()?, format, options)?;
     options.watch.go_on()?;
     if options.no_flush {
@@ -158,16 +163,17 @@ fn pack(disk: &Disk, sink: &File, options: &Options<'_>) -> Result<Report> {
 }
 
 /// The target, where it is a block device: it is written in place, which cannot be undone.
-fn block_device(target: &Path, force: bool) -> Result<Option<File>> {
+fn block_device(target: &Path, options: &Options<'_>) -> Result<Option<File>> {
     use std::os::unix::fs::FileTypeExt;
     if !target.metadata().is_ok_and(|m| m.file_type().is_block_device()) {
         return Ok(None);
     }
-    if !force {
+    if !options.force {
         let refusal = Error::conflict("is a block device; what it holds is lost if it is overwritten");
         return Err(refusal.in_path(target).with_remedy(Remedy::Replace));
     }
-    let file = File::open(target, FileOptions { writable: true, ..FileOptions::default() })?;
+    let how = FileOptions { writable: true, direct: options.direct, ..FileOptions::default() };
+    let file = File::open(target, how)?;
     io::file::lock(&file, io::file::Access::Write)?;
     Ok(Some(file))
 }

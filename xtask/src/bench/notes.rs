@@ -26,9 +26,9 @@ const FLUSHED: &str = "Ours ends when the file is durable, the peer when the ker
     The row `unflushed` gives both the promise of the peer, `durable` both that of ours.";
 
 /// Where the disk decides.
-const COLD: &str = "The data is read from and written to one virtual disk, which is the limit for both: io_uring, \
-    threads, larger requests and earlier writeback were tried and made no difference that could be told from noise \
-    (docs/design/0001-moving-bytes.md).";
+const COLD: &str = "The data comes from one virtual disk, and goes to it where it is flushed, which is the limit for both: \
+    io_uring, reading ahead, requests past the page cache and earlier writeback were tried and brought nothing; more \
+    threads than processors did (docs/design/0001-moving-bytes.md).";
 
 /// Where neither waits for the disk, and memory decides.
 const UNFLUSHED: &str = "Both copy into the page cache and leave: on two cores the kernel's own copying and \

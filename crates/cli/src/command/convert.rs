@@ -110,6 +110,7 @@ impl Args {
                 threads: self.threads,
                 force: self.force,
                 no_flush: self.no_flush,
+                direct: self.access.direct,
                 watch,
             };
             convert(&opened, &self.target, format, &options)

@@ -48,7 +48,7 @@ impl Habits {
         }
         if self.cache_mode.is_some() || self.source_cache_mode.is_some() {
             bail!(
-                "-t and -T are not there: what is made is flushed before it gets its name; --direct reads past the cache"
+                "-t and -T are not there: what is made is flushed before it gets its name; --direct reads and writes past the cache"
             );
         }
         Ok(())

@@ -103,3 +103,51 @@ fn a_snapshot_is_a_disk() {
     assert_eq!(dir.run("compare then.raw disk.qcow2").code, 1);
     dir.fails("convert disk.qcow2@never x.raw", &["never"]);
 }
+
+#[test]
+fn past_the_page_cache_everything_is_the_same() {
+    if !testkit::peer::require(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    // A length that fills no block.
+    let odd: Vec<u8> = (0..5_000_123_u32).map(|i| (i / 777) as u8 | 1).collect();
+    std::fs::write(dir.join("odd.raw"), &odd).unwrap();
+    for (from, to) in [
+        ("top.qcow2", "a.raw"),
+        ("a.raw", "b.qcow2"),
+        ("-c b.qcow2", "c.qcow2"),
+        ("c.qcow2", "d.vdi"),
+        ("odd.raw", "e.raw"),
+        ("e.raw", "f.qcow2"),
+    ] {
+        dir.ok(&format!("convert --direct --reflink never {from} {to}"));
+    }
+    for name in ["a.raw", "b.qcow2", "c.qcow2", "d.vdi"] {
+        dir.tool("qemu-img", &format!("compare -q top.qcow2 {name}"));
+    }
+    assert!(std::fs::read(dir.join("e.raw")).unwrap() == odd);
+    dir.tool("qemu-img", "convert -O raw f.qcow2 g.raw");
+    dir.tool("qemu-img", "compare -q -f raw -F raw odd.raw g.raw");
+    for name in ["b.qcow2", "c.qcow2", "f.qcow2"] {
+        dir.tool("qemu-img", &format!("check -q {name}"));
+    }
+}
+
+/// What is in the page cache behind conversions there and back, past it and through it.
+const IN_CACHE: &str = "cp --sparse=always a.raw mnt; cd mnt; sync a.raw
+dd if=a.raw iflag=nocache count=0 status=none
+$0 convert -q --direct --reflink never a.raw b.qcow2; $0 convert -q --direct --reflink never b.qcow2 c.raw
+fincore --bytes --noheadings --output RES a.raw b.qcow2 c.raw | sort | uniq -c
+cmp a.raw c.raw";
+
+#[test]
+fn past_the_page_cache_nothing_stays_in_it() {
+    if !testkit::peer::require(&["mkfs.xfs", "unshare", "root", "fincore"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.raw("a.raw", 9 << 20);
+    assert_eq!(dir.on_xfs(IN_CACHE).split_whitespace().collect::<Vec<_>>(), ["3", "0"]);
+}

@@ -188,7 +188,7 @@ fn begin(disk: &Disk, sink: &dyn Source, options: &Options<'_>) -> Result<Range<
     Ok(options.from.min(to)..to)
 }
 
-/// A worker waits for the disk as much as it works: two for each processor.
+/// A worker waits more than it works, where the bytes are still to come from the disk: four for each processor.
 fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(4, |n| (2 * n.get()).clamp(2, 16))
+    std::thread::available_parallelism().map_or(4, |n| (4 * n.get()).clamp(4, 16))
 }

@@ -72,10 +72,8 @@ impl<'j> Worker<'j> {
                 let (to, at, len) = (self.job.sink, leaf.at, leaf.len);
                 let transfer = Transfer { from: source, offset, to, at, len, zeros: self.job.zeros() };
                 let offloaded = self.offload(&transfer)?;
-                let rest = transfer.behind(offloaded);
-                let mut moved =
-                    if rest.len > 0 { self.hands.mover.transfer(&rest)? } else { Moved::default() };
-                moved.offloaded += offloaded;
+                self.report.offloaded += offloaded;
+                let moved = self.hands.mover.transfer(&transfer.behind(offloaded))?;
                 self.count(moved);
                 Ok(())
             }
@@ -126,7 +124,6 @@ impl<'j> Worker<'j> {
 
     fn count(&mut self, moved: Moved) {
         self.report.copied += moved.copied;
-        self.report.offloaded += moved.offloaded;
         let zeros =
             if self.job.options.sink_reads_zero { &mut self.report.skipped } else { &mut self.report.zeroed };
         *zeros += moved.zeros;

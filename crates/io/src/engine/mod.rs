@@ -6,17 +6,18 @@ mod uring;
 #[cfg(test)]
 mod tests;
 
-use chart::{Result, Source};
+use chart::{Result, Source, Wait};
 
 /// Which engine to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The fastest that works here.
+    /// The fastest for what is moved: io_uring where a host file is read past the page cache and the kernel allows
+    /// it, plain reads and writes elsewhere. Through the page cache no ring is faster than threads that copy.
     #[default]
     Auto,
     /// Plain reads and writes: the reference.
     Threads,
-    /// io_uring, where the kernel allows it.
+    /// io_uring for whatever host file is read, where the kernel allows it.
     Uring,
 }
 
@@ -25,10 +26,15 @@ pub enum Choice {
 pub struct Moved {
     /// Read and written.
     pub copied: u64,
-    /// Copied inside the kernel.
-    pub offloaded: u64,
     /// Found to be zeros.
     pub zeros: u64,
+}
+
+impl Moved {
+    fn add(&mut self, more: &Moved) {
+        self.copied += more.copied;
+        self.zeros += more.zeros;
+    }
 }
 
 /// What to do about zeros among the bytes.
@@ -66,6 +72,28 @@ impl Transfer<'_> {
         let done = done.min(self.len);
         Transfer { offset: self.offset + done, at: self.at + done, len: self.len - done, ..self }
     }
+
+    /// Writes what was read from `position` of it on, as is to be done with zeros.
+    fn put(&self, position: u64, bytes: &[u8], moved: &mut Moved) -> Result<()> {
+        let at = self.at + position;
+        if self.zeros == Zeros::Copied {
+            moved.copied += bytes.len() as u64;
+            return self.to.write_at(at, bytes, Wait::Allowed);
+        }
+        for (start, end, zero) in zero_runs(bytes) {
+            let (at, len) = (at + start as u64, (end - start) as u64);
+            if !zero {
+                self.to.write_at(at, &bytes[start..end], Wait::Allowed)?;
+                moved.copied += len;
+                continue;
+            }
+            moved.zeros += len;
+            if self.zeros == Zeros::Told {
+                clear(self.to, at, len)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A worker's own engine, with the buffers it needs.
@@ -75,14 +103,13 @@ pub trait Mover: Send {
 }
 
 impl Choice {
-    /// An engine with buffers of this size. Where the kernel has no io_uring, or forbids it, the reference.
+    /// An engine with a buffer of this size. Where the kernel has no io_uring, or forbids it, the reference.
     pub fn mover(self, buffer: usize) -> Box<dyn Mover> {
+        let plain = threads::Threads::new(buffer);
         match self {
-            Choice::Threads => Box::new(threads::Threads::new(buffer)),
-            Choice::Auto | Choice::Uring => match uring::Uring::new(buffer) {
-                Some(ring) => Box::new(ring),
-                None => Box::new(threads::Threads::new(buffer)),
-            },
+            Choice::Threads => Box::new(plain),
+            Choice::Auto => Box::new(uring::Uring::new(uring::For::PastTheCache, plain)),
+            Choice::Uring => Box::new(uring::Uring::new(uring::For::HostFiles, plain)),
         }
     }
 }

@@ -1,97 +1,150 @@
-//! The io_uring engine: a few buffers in the air at once, each on its way from one host file to another.
+//! The io_uring engine: several reads of a host file are on their way while what has come is written.
 //!
-//! Reads and writes of one transfer overlap, with one system call for several of them. Only host files can be
-//! moved so; anything else is left to the reference engine.
+//! It is for files that are read past the page cache, where every read waits for the device. The writes are the
+//! sink's own. What is no host file, and what does not fill aligned blocks, is left to the reference engine.
 
 use super::threads::Threads;
-use super::{Moved, Mover, Transfer, Zeros, clear, zero_runs};
+use super::{Moved, Mover, Transfer};
+use crate::aligned::{ALIGN, Aligned};
 use chart::{Backing, Error, Result};
 use io_uring::{IoUring, opcode, types};
+use rustix::fs::OFlags;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Buffers in the air at once.
-const SLOTS: usize = 8;
+/// Reads on their way at once.
+const SLOTS: usize = 4;
 
-/// What a buffer holds.
+/// What one brings.
 const SLOT_BYTES: usize = 256 << 10;
 
-/// What a buffer is doing.
-#[derive(Clone, Copy)]
-enum Stage {
-    Idle,
-    Reading,
-    /// Writing the bytes from `from` to `to` of what was read.
-    Writing {
-        from: usize,
-        to: usize,
-    },
+/// Which host files are read through the ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    PastTheCache,
+    HostFiles,
 }
 
+/// A ring, made when it is first needed, and the reference engine for all else.
+pub(super) struct Uring {
+    files: For,
+    ring: Kept,
+    plain: Threads,
+}
+
+/// A ring, as long as there is one.
+enum Kept {
+    NotYet,
+    Ring(Box<Ring>),
+    /// The kernel refuses, or it broke.
+    None,
+}
+
+impl Uring {
+    pub(super) fn new(files: For, plain: Threads) -> Self {
+        Uring { files, ring: Kept::NotYet, plain }
+    }
+
+    fn ring(&mut self) -> Option<&mut Ring> {
+        if matches!(self.ring, Kept::NotYet) {
+            self.ring = Ring::new().map_or(Kept::None, |ring| Kept::Ring(Box::new(ring)));
+        }
+        match &mut self.ring {
+            Kept::Ring(ring) => Some(ring),
+            _ => None,
+        }
+    }
+
+    /// Has the ring move what begins and ends with whole blocks.
+    fn blocks(&mut self, t: &Transfer<'_>, from: BorrowedFd<'_>) -> Result<Moved> {
+        if t.len == 0 {
+            return Ok(Moved::default());
+        }
+        let Some(ring) = self.ring() else { return self.plain.transfer(t) };
+        let done = ring.run(t, from);
+        if done.is_err() && !ring.drain() {
+            self.ring = Kept::None;
+        }
+        done
+    }
+}
+
+impl Mover for Uring {
+    fn transfer(&mut self, t: &Transfer<'_>) -> Result<Moved> {
+        let Backing::File(from) = t.from.backing() else { return self.plain.transfer(t) };
+        if self.files == For::PastTheCache && !is_past_the_cache(from) {
+            return self.plain.transfer(t);
+        }
+        // What the source itself checks.
+        chart::check_range(t.from.len(), t.offset, t.len)?;
+        let align = ALIGN as u64;
+        let head = (t.offset.next_multiple_of(align) - t.offset).min(t.len);
+        let body = (t.len - head) / align * align;
+        let mut moved = self.plain.transfer(&Transfer { len: head, ..*t })?;
+        moved.add(&self.blocks(&Transfer { len: body, ..t.behind(head) }, from)?);
+        moved.add(&self.plain.transfer(&t.behind(head + body))?);
+        Ok(moved)
+    }
+}
+
+/// Whether what is read of it comes from the device itself.
+fn is_past_the_cache(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT))
+}
+
+/// A buffer, and the read that fills it.
 struct Slot {
-    bytes: Box<[u8]>,
+    bytes: Aligned,
     /// The kernel has it.
     in_air: bool,
-    stage: Stage,
-    /// Where in the transfer the buffer's bytes belong.
+    /// Where in the transfer its bytes belong, how many it is to hold, and how many of them were read.
     position: u64,
-    /// How many bytes it is to hold, and how many of them were read.
     len: usize,
     filled: usize,
 }
 
-/// A worker's ring.
-pub(super) struct Uring {
+pub(super) struct Ring {
     ring: IoUring,
     slots: Vec<Slot>,
-    /// For what is no host file.
-    plain: Threads,
-    broken: bool,
 }
 
-impl Uring {
+impl Ring {
     /// A ring, where the kernel allows one.
-    pub(super) fn new(buffer: usize) -> Option<Self> {
-        let ring = IoUring::new(2 * SLOTS as u32).ok()?;
+    pub(super) fn new() -> Option<Self> {
+        let ring = IoUring::new(SLOTS as u32).ok()?;
         let mut probe = io_uring::Probe::new();
         ring.submitter().register_probe(&mut probe).ok()?;
-        if !probe.is_supported(opcode::Read::CODE) || !probe.is_supported(opcode::Write::CODE) {
+        if !probe.is_supported(opcode::Read::CODE) {
             return None;
         }
-        let slot = || Slot {
-            bytes: vec![0; SLOT_BYTES].into(),
-            in_air: false,
-            stage: Stage::Idle,
-            position: 0,
-            len: 0,
-            filled: 0,
-        };
-        let slots = std::iter::repeat_with(slot).take(SLOTS).collect();
-        Some(Uring { ring, slots, plain: Threads::new(buffer), broken: false })
+        let slot = || Slot { bytes: Aligned::new(SLOT_BYTES), in_air: false, position: 0, len: 0, filled: 0 };
+        Some(Ring { ring, slots: std::iter::repeat_with(slot).take(SLOTS).collect() })
     }
 
-    fn run(&mut self, job: &Job<'_>) -> Result<Moved> {
+    fn run(&mut self, t: &Transfer<'_>, from: BorrowedFd<'_>) -> Result<Moved> {
         let mut moved = Moved::default();
-        let (mut begun, mut flying) = (0, 0_usize);
-        while begun < job.t.len || flying > 0 {
+        let mut begun = 0;
+        loop {
             for i in 0..SLOTS {
-                if begun < job.t.len && matches!(self.slots[i].stage, Stage::Idle) {
-                    let len = (job.t.len - begun).min(SLOT_BYTES as u64) as usize;
-                    let slot = &mut self.slots[i];
-                    (slot.position, slot.len, slot.filled, slot.stage) = (begun, len, 0, Stage::Reading);
-                    self.push(i, job)?;
-                    begun += len as u64;
-                    flying += 1;
+                let slot = &mut self.slots[i];
+                if begun < t.len && !slot.in_air {
+                    (slot.position, slot.filled) = (begun, 0);
+                    slot.len = (t.len - begun).min(SLOT_BYTES as u64) as usize;
+                    begun += slot.len as u64;
+                    self.read(i, t, from)?;
                 }
             }
+            if !self.slots.iter().any(|slot| slot.in_air) {
+                return Ok(moved);
+            }
             for (i, result) in self.landed()? {
-                if self.advance(i, result, job, &mut moved)? {
-                    self.push(i, job)?;
+                let slot = &mut self.slots[i];
+                if slot.is_full_with(result, t)? {
+                    t.put(slot.position, slot.bytes.slice(slot.len), &mut moved)?;
                 } else {
-                    flying -= 1;
+                    self.read(i, t, from)?;
                 }
             }
         }
-        Ok(moved)
     }
 
     /// Waits until something is done: which buffers, with what result.
@@ -105,140 +158,57 @@ impl Uring {
         Ok(done)
     }
 
-    /// What a completion leads to: whether the buffer has something more to do.
-    fn advance(&mut self, i: usize, result: i32, job: &Job<'_>, moved: &mut Moved) -> Result<bool> {
+    /// Queues the read of what a buffer does not hold yet.
+    fn read(&mut self, i: usize, t: &Transfer<'_>, from: BorrowedFd<'_>) -> Result<()> {
         let slot = &mut self.slots[i];
-        let count = match usize::try_from(result) {
-            Ok(count) => count,
-            Err(_) if result == -libc::EINTR || result == -libc::EAGAIN => return Ok(true),
-            Err(_) => return Err(job.failed(slot, std::io::Error::from_raw_os_error(-result))),
-        };
-        match slot.stage {
-            Stage::Idle => Ok(false),
-            Stage::Reading if count == 0 => {
-                let what = "the file became shorter while it was open";
-                Err(Error::conflict(what).in_path(job.t.from.name()).at(job.t.offset + slot.position))
-            }
-            Stage::Reading => {
-                slot.filled += count;
-                Ok(slot.filled < slot.len || slot.next_write(0, job, moved)?)
-            }
-            Stage::Writing { .. } if count == 0 => {
-                Err(job.failed(slot, std::io::ErrorKind::WriteZero.into()))
-            }
-            Stage::Writing { from, to } if from + count < to => {
-                moved.copied += count as u64;
-                slot.stage = Stage::Writing { from: from + count, to };
-                Ok(true)
-            }
-            Stage::Writing { to, .. } => {
-                moved.copied += count as u64;
-                slot.next_write(to, job, moved)
-            }
-        }
-    }
-
-    /// Queues what a buffer is to do next.
-    fn push(&mut self, i: usize, job: &Job<'_>) -> Result<()> {
-        let slot = &mut self.slots[i];
-        let entry = match slot.stage {
-            Stage::Idle => return Ok(()),
-            Stage::Reading => {
-                let room = &mut slot.bytes[slot.filled..slot.len];
-                opcode::Read::new(types::Fd(job.from.as_raw_fd()), room.as_mut_ptr(), room.len() as u32)
-                    .offset(job.t.offset + slot.position + slot.filled as u64)
-                    .build()
-            }
-            Stage::Writing { from, to } => {
-                let bytes = &slot.bytes[from..to];
-                opcode::Write::new(types::Fd(job.to.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
-                    .offset(job.t.at + slot.position + from as u64)
-                    .build()
-            }
-        };
+        let room = &mut slot.bytes.slice(slot.len)[slot.filled..];
+        let entry = opcode::Read::new(types::Fd(from.as_raw_fd()), room.as_mut_ptr(), room.len() as u32)
+            .offset(t.offset + slot.position + slot.filled as u64)
+            .build();
         // SAFETY: the buffer lives as long as the ring, which is drained before either goes or is used for
-        // anything else; one entry at a time refers to it; the descriptors are borrowed for the whole transfer.
+        // anything else; one entry at a time refers to it; the descriptor is borrowed for the whole transfer.
         let pushed = unsafe { self.ring.submission().push(&entry.user_data(i as u64)) };
         self.slots[i].in_air = pushed.is_ok();
         pushed.map_err(|_| Error::io("the submission queue is full"))
     }
 
-    /// Waits for everything in the air: the kernel may still be writing to the buffers. If it cannot be waited
-    /// for, the buffers are never given back.
-    fn drain(&mut self) {
+    /// Waits for everything in the air: the kernel may still be writing to the buffers. Whether it could be waited
+    /// for; if not, the buffers are never given back.
+    fn drain(&mut self) -> bool {
         while self.slots.iter().any(|slot| slot.in_air) {
             if self.landed().is_err() {
-                self.broken = true;
                 self.slots.drain(..).for_each(|slot| std::mem::forget(slot.bytes));
+                return false;
             }
         }
-        self.slots.iter_mut().for_each(|slot| slot.stage = Stage::Idle);
+        true
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.drain();
     }
 }
 
 impl Slot {
-    /// Goes on to the next bytes from `from` on that have to be written: whether there are any.
-    fn next_write(&mut self, from: usize, job: &Job<'_>, moved: &mut Moved) -> Result<bool> {
-        self.stage = Stage::Idle;
-        if from == self.len {
-            return Ok(false);
-        }
-        if job.t.zeros == Zeros::Copied {
-            self.stage = Stage::Writing { from, to: self.len };
-            return Ok(true);
-        }
-        for (start, end, zero) in zero_runs(&self.bytes[from..self.len]) {
-            if !zero {
-                self.stage = Stage::Writing { from: from + start, to: from + end };
-                return Ok(true);
+    /// What a read that ended leads to: whether the buffer holds what it is to hold.
+    fn is_full_with(&mut self, result: i32, t: &Transfer<'_>) -> Result<bool> {
+        let at = t.offset + self.position;
+        match usize::try_from(result) {
+            Ok(0) => {
+                let what = "the file became shorter while it was open";
+                Err(Error::conflict(what).in_path(t.from.name()).at(at))
             }
-            moved.zeros += (end - start) as u64;
-            if job.t.zeros == Zeros::Told {
-                let at = job.t.at + self.position + (from + start) as u64;
-                clear(job.t.to, at, (end - start) as u64)?;
+            Ok(count) => {
+                self.filled += count;
+                Ok(self.filled >= self.len)
+            }
+            Err(_) if result == -libc::EINTR || result == -libc::EAGAIN => Ok(false),
+            Err(_) => {
+                let e = std::io::Error::from_raw_os_error(-result);
+                Err(Error::from(e).in_path(t.from.name()).at(at).during("read".to_owned()))
             }
         }
-        Ok(false)
-    }
-}
-
-/// One transfer, with the descriptors of its ends.
-struct Job<'a> {
-    t: &'a Transfer<'a>,
-    from: BorrowedFd<'a>,
-    to: BorrowedFd<'a>,
-}
-
-impl Job<'_> {
-    fn failed(&self, slot: &Slot, e: std::io::Error) -> Error {
-        let reading = matches!(slot.stage, Stage::Reading);
-        let (source, at) = if reading { (self.t.from, self.t.offset) } else { (self.t.to, self.t.at) };
-        let doing = if reading { "read" } else { "write" };
-        Error::from(e).in_path(source.name()).at(at + slot.position).during(doing.to_owned())
-    }
-}
-
-impl Mover for Uring {
-    fn transfer(&mut self, t: &Transfer<'_>) -> Result<Moved> {
-        let (Backing::File(from), Backing::File(to)) = (t.from.backing(), t.to.backing()) else {
-            return self.plain.transfer(t);
-        };
-        // What the sources themselves check: their ends, and whether they may be written.
-        chart::check_range(t.from.len(), t.offset, t.len)?;
-        chart::check_range(t.to.len(), t.at, t.len)?;
-        if self.broken || t.to.limits().read_only {
-            return self.plain.transfer(t);
-        }
-        let done = self.run(&Job { t, from, to });
-        if done.is_err() {
-            self.drain();
-        }
-        done
-    }
-}
-
-impl Drop for Uring {
-    fn drop(&mut self) {
-        self.drain();
     }
 }

@@ -1,11 +1,9 @@
 //! Requests past the page cache, made to fit: the kernel wants offset, length and memory aligned.
 
 use super::File;
+use crate::aligned::{ALIGN, Aligned};
 use chart::{Result, Source};
 use std::sync::{Mutex, PoisonError};
-
-/// Aligned for every device we know of.
-const ALIGN: usize = 4096;
 
 /// The most that goes through the aligned buffer at once.
 const PIECE: usize = 1 << 20;
@@ -13,21 +11,6 @@ const PIECE: usize = 1 << 20;
 /// What unaligned writes need: two of them must not read and rewrite one block at the same time.
 #[derive(Default)]
 pub(super) struct Direct(Mutex<()>);
-
-/// Memory that begins on an aligned address: a vector, and where in it that is.
-struct Aligned(Vec<u8>, usize);
-
-impl Aligned {
-    fn new(len: usize) -> Self {
-        let bytes = vec![0; len + ALIGN];
-        let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
-        Aligned(bytes, start)
-    }
-
-    fn slice(&mut self, len: usize) -> &mut [u8] {
-        &mut self.0[self.1..self.1 + len]
-    }
-}
 
 fn fits(offset: u64, buf: &[u8]) -> bool {
     offset.is_multiple_of(ALIGN as u64)

@@ -109,6 +109,15 @@ impl File {
         }
     }
 
+    /// From now on it is read and written past the host's page cache.
+    pub fn go_past_the_cache(&mut self) -> Result<()> {
+        let flags = rustix::fs::fcntl_getfl(&self.fd).map_err(|e| self.fails(e, 0, "open"))?;
+        let done = rustix::fs::fcntl_setfl(&self.fd, flags | OFlags::DIRECT).map_err(std::io::Error::from);
+        done.in_path(&self.path).map_err(explain_direct)?;
+        (self.direct, self.never) = (Some(Direct::default()), false);
+        Ok(())
+    }
+
     /// What it was opened as.
     pub fn path(&self) -> &Path {
         &self.path
