@@ -114,8 +114,7 @@ fn refuse(tree: &Tree) -> Result<()> {
     let error = first.error.repeat().in_path(path);
     Err(match others.len() {
         0 => error,
-        n if n <= NAMED => error.during(format!("{} cannot be read either", named.join(", "))),
-        n => error.during(format!("{} and {} more cannot be read either", named.join(", "), n - NAMED)),
+        n => error.during(format!("{} cannot be read, {} among them", n + 1, named.join(", "))),
     })
 }
 

@@ -109,8 +109,11 @@ impl History {
         after: Duration,
     ) -> Result<Export> {
         let mut export = Export::new(name, self.versions.open(id)?);
-        export.description =
-            format!("{}, as it was {} s after the beginning", self.described, after.as_secs());
+        let when = match before.or(self.before) {
+            None => "in the beginning".to_owned(),
+            Some(_) => format!("{:.1} s after the beginning", after.as_secs_f64()),
+        };
+        export.description = format!("{}, as it was {when}", self.described);
         export.places = self.places;
         if let Some(before) = before {
             let versions = self.versions.clone();
