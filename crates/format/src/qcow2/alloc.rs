@@ -69,6 +69,8 @@ pub(super) struct Allocator {
     end: u64,
     /// No free cluster is known before this one.
     hint: u64,
+    /// The file could not be made longer: a device, a partition, an export. What it has behind `end` may hold anything.
+    fixed: bool,
 }
 
 impl Allocator {
@@ -90,6 +92,7 @@ impl Allocator {
             new_entries: BTreeSet::new(),
             blocks: BTreeMap::new(),
             hint: 0,
+            fixed: false,
             table,
             file,
             end,
@@ -119,6 +122,30 @@ impl Allocator {
         let (width, per_block) = (self.width, self.per_block());
         let here = self.block(first)?;
         Ok(behind || here.is_some_and(|b| (entry..per_block).any(|entry| width.read(&b.bytes, entry) != 0)))
+    }
+
+    /// Whether the file has clusters that there is no refcount block for.
+    pub(super) fn has_room_without_blocks(&self) -> bool {
+        let last = self.place(self.clusters.count(self.file.len()).saturating_sub(1)).0;
+        (0..=last).any(|index| self.entry(index) == 0)
+    }
+
+    /// Whether it has turned out that the file cannot be made longer.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
+    /// One past the last cluster that is counted.
+    pub(super) fn end_of_counted(&mut self) -> Result<u64> {
+        let (width, per_block) = (self.width, self.per_block());
+        for index in (0..to_u64(self.table.len())).rev() {
+            let Some(block) = self.block(index)? else { continue };
+            let last = (0..per_block).rev().find(|&entry| width.read(&block.bytes, entry) != 0);
+            if let Some(entry) = last {
+                return Ok(index.saturating_mul(per_block).saturating_add(entry).saturating_add(1));
+            }
+        }
+        Ok(0)
     }
 
     /// Refuses clusters that are about to be used and are a table's.
@@ -214,7 +241,8 @@ impl Allocator {
     pub(super) fn allocate(&mut self, want: u64) -> Result<Run> {
         let run = match self.find_free(want.max(1))? {
             Some(run) => run,
-            None => self.extend(want.max(1))?,
+            // At the end of what cannot grow there may be room for fewer.
+            None => self.extend(want.max(1)).or_else(|e| if want > 1 { self.extend(1) } else { Err(e) })?,
         };
         self.refer(run)
     }
@@ -317,7 +345,9 @@ impl Allocator {
             self.clusters.offset(end).ok_or_else(|| Error::no_space("the image cannot grow further"))?;
         if bytes > self.file.len() {
             let ahead = self.clusters.round_up(self.file.len().saturating_add(GROWTH));
-            self.file.set_len(bytes.max(ahead)).or_else(|_| self.file.set_len(bytes))?;
+            if let Err(e) = self.file.set_len(bytes.max(ahead)).or_else(|_| self.file.set_len(bytes)) {
+                return self.extend_behind_counted(want, e);
+            }
         }
         let indices: Vec<u64> = (self.place(from).0..=self.place(end.saturating_sub(1)).0)
             .filter(|&i| self.entry(i) == 0)
@@ -329,10 +359,21 @@ impl Allocator {
             self.set(cluster, 1)?;
         }
         self.end = end;
-        Ok(Run { first, count: want, fresh: true })
+        Ok(Run { first, count: want, fresh: !self.fixed })
     }
 
-    /// A new block, all zero, in a cluster that reads as zeros.
+    /// The same where the file cannot be made longer, but has room behind the last cluster that is counted.
+    fn extend_behind_counted(&mut self, want: u64, refused: Error) -> Result<Run> {
+        let end = self.end_of_counted()?;
+        if self.fixed || end >= self.end {
+            return Err(refused);
+        }
+        (self.fixed, self.end) = (true, end);
+        self.hint = self.hint.min(end);
+        self.extend_within(want)
+    }
+
+    /// A new block, all zero. All of it is written where the cluster may hold something.
     fn add_block(&mut self, index: u64, cluster: u64) -> Result<()> {
         self.make_room()?;
         let offset = self.clusters.offset(cluster).unwrap_or(0);
@@ -342,7 +383,9 @@ impl Allocator {
         *entry = offset;
         self.guard.add((cluster, 1));
         self.new_entries.insert(index);
-        self.blocks.insert(index, Block { bytes: vec![0; to_index(self.clusters.size())], dirty: 0..0 });
+        let size = self.clusters.size();
+        let dirty = if self.fixed { 0..size } else { 0..0 };
+        self.blocks.insert(index, Block { bytes: vec![0; to_index(size)], dirty });
         Ok(())
     }
 
@@ -356,9 +399,17 @@ impl Allocator {
             );
             return Err(Error::no_space(what));
         }
+        let before = self.table.len();
         self.table.resize(to_index(bytes / 8), 0);
         let count = self.clusters.count(bytes);
-        let run = self.extend_within(count)?;
+        let run = match self.extend_within(count) {
+            Ok(run) => run,
+            Err(e) => {
+                // The table on disk has no room for these entries.
+                self.table.truncate(before);
+                return Err(e);
+            }
+        };
         self.refer(run)?;
         let new = (self.clusters.offset(run.first).unwrap_or(0), count);
         match self.moved_to.replace(new) {

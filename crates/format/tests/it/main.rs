@@ -6,6 +6,7 @@ mod qcow2_bitmaps;
 mod qcow2_commit;
 mod qcow2_data_file;
 mod qcow2_emit;
+mod qcow2_fixed;
 mod qcow2_guard;
 mod qcow2_laws;
 mod qcow2_races;

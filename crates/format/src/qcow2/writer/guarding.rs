@@ -146,9 +146,10 @@ impl Image {
     }
 
     /// Before a cluster within the file is given out again, every reference is looked at: whether there is one to a
-    /// cluster that is not counted. Where none is free, none is given out.
+    /// cluster that is not counted. Where none is free, none is given out; but of a device, what there is no refcount
+    /// block for may be.
     fn refuse_uncounted(&self, w: &mut Writer, header: &Header) -> Result<()> {
-        if w.alloc.first_free()?.is_none() {
+        if w.alloc.first_free()?.is_none() && !w.alloc.has_room_without_blocks() {
             return Ok(());
         }
         let census = match self.census(header) {

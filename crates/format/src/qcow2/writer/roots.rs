@@ -15,7 +15,7 @@ use crate::qcow2::layout::{OFLAG_COMPRESSED, OFLAG_COPIED, incompatible};
 use crate::qcow2::refcount::Width;
 use crate::qcow2::{Clusters, Header, Image, L1Entry, Snapshot, snapshot};
 use chart::{Error, Result, Wait};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -41,6 +41,10 @@ struct Site {
     clusters: Clusters,
     /// The next cluster that nobody uses.
     next: u64,
+    /// Where the clusters that nobody uses end: at what is in use behind them. None where the file grows.
+    end: Option<u64>,
+    /// Clusters in use end here.
+    used: u64,
     /// Refcounts that are other than the census says, or that it does not know of.
     counts: BTreeMap<u64, u64>,
 }
@@ -49,7 +53,15 @@ impl Site {
     fn take(&mut self, bytes: u64) -> Result<u64> {
         let first = self.next;
         self.next = self.next.saturating_add(self.clusters.count(bytes));
+        if self.end.is_some_and(|end| self.next > end) {
+            return Err(Error::no_space("there is no room for the image's new tables"));
+        }
         self.clusters.offset(first).ok_or_else(|| Error::no_space("the image is full"))
+    }
+
+    /// One past the last cluster that is in use, with what was given out.
+    fn top(&self) -> u64 {
+        self.next.max(self.used)
     }
 
     fn count(&self, census: &Census, cluster: u64) -> u64 {
@@ -100,8 +112,8 @@ impl Image {
         if other_content {
             self.take_bitmaps(w, size != old.size)?;
         }
-        let mut site = Site { clusters: self.clusters, next: w.alloc.end(), counts: BTreeMap::new() };
         let len = self.file.len();
+        let mut site = self.site(w, &old, &roots)?;
         let new = self.prepare(&mut site, &old, roots).inspect_err(|_| {
             // Nothing names what was written behind the end; where it cannot be cut off again, it is a leak.
             if self.file.len() > len {
@@ -113,6 +125,59 @@ impl Image {
         self.write_fields(&new.header)?;
         self.take_roots(w, new)?;
         if other_content { self.fit_bitmaps(w, size, true) } else { Ok(()) }
+    }
+
+    /// Where new structures can go: behind the end of the file; where that cannot be moved, on a device say, to clusters
+    /// that are free.
+    fn site(&self, w: &mut Writer, old: &Header, roots: &Roots) -> Result<Site> {
+        let end = w.alloc.end();
+        let one_more = self.clusters.offset(end.saturating_add(1)).unwrap_or(u64::MAX);
+        let grows = self.file.len() >= one_more || self.file.set_len(one_more).is_ok();
+        if w.alloc.is_fixed() || !grows {
+            return self.site_within(w, old, roots);
+        }
+        Ok(Site { clusters: self.clusters, next: end, end: None, used: 0, counts: BTreeMap::new() })
+    }
+
+    /// The first free clusters in a row that are enough, whatever the new structures turn out to need; else those behind
+    /// all that is in use.
+    fn site_within(&self, w: &mut Writer, old: &Header, roots: &Roots) -> Result<Site> {
+        let clusters = self.clusters;
+        let census = self.census(old)?.0;
+        // What a damaged image does not count is in use all the same, until the header names other refcounts.
+        let table = clusters.index(old.refcount_table_offset);
+        let mut counting: BTreeSet<u64> =
+            (table..table.saturating_add(old.refcount_table_clusters.into())).collect();
+        counting.extend(w.alloc.block_offsets().map(|offset| clusters.index(offset)));
+        let mut used =
+            w.alloc.end_of_counted()?.max(counting.last().map_or(0, |last| last.saturating_add(1)));
+        let mut cluster = census.next_from(used);
+        while cluster < census.clusters() {
+            used = if census.of(cluster) > 0 { cluster.saturating_add(1) } else { used };
+            cluster = census.next_from(cluster.saturating_add(1));
+        }
+        let need = self.most_needed(used, old, roots)?;
+        let (mut first, mut next) = (1, 1_u64);
+        while next < used && next.saturating_sub(first) < need {
+            let free = census.of(next) == 0 && !counting.contains(&next) && w.alloc.count(next)? == 0;
+            next = next.saturating_add(1);
+            first = if free { first } else { next };
+        }
+        let end = if next < used { next } else { clusters.index(self.file.len()) };
+        Ok(Site { clusters, next: first, end: Some(end), used, counts: BTreeMap::new() })
+    }
+
+    /// At most so many clusters do new roots need, with refcounts for `used` clusters and themselves.
+    fn most_needed(&self, used: u64, old: &Header, roots: &Roots) -> Result<u64> {
+        let l1 = to_u64(roots.l1.len());
+        let tables = self.clusters.count(l1.saturating_mul(8)).saturating_mul(2).saturating_add(l1);
+        let list = self.clusters.count(to_u64(snapshot::encode(&roots.snapshots)?.len()));
+        let need = tables.saturating_add(list);
+        let per_block = Width::new(old.refcount_order)?.per_block(self.clusters).max(1);
+        // Blocks that count blocks, and the table of them, are few beside those.
+        let counted = used.saturating_add(need);
+        let blocks = counted.div_ceil(per_block).saturating_mul(2).saturating_add(2);
+        Ok(need.saturating_add(blocks).saturating_add(self.clusters.count(blocks.saturating_mul(8))))
     }
 
     /// Writes everything that is new, and makes sure that it can be taken.
@@ -159,9 +224,8 @@ impl Image {
             return Err(Error::corrupt(what).at(finding.offset));
         }
         let first_new = self.clusters.index(l1_offset);
-        if let Some(cluster) =
-            (first_new..=census.clusters()).find(|&c| census.of(c) > u64::from(c < site.next))
-        {
+        let behind = if site.end.is_some() { site.next } else { census.clusters().saturating_add(1) };
+        if let Some(cluster) = (first_new..behind).find(|&c| census.of(c) > u64::from(c < site.next)) {
             let what = format!(
                 "the tables refer to cluster {cluster}, which the file did not have; it seems to be cut off"
             );
@@ -241,7 +305,7 @@ impl Image {
         let per_block = width.per_block(self.clusters).max(1);
         let (mut blocks, mut table) = (1_u64, 1_u64);
         loop {
-            let total = site.next.saturating_add(blocks).saturating_add(table);
+            let total = site.next.saturating_add(blocks).saturating_add(table).max(site.used);
             let (need, room) = (total.div_ceil(per_block), self.clusters.count(blocks.saturating_mul(8)));
             if need <= blocks && room <= table {
                 break;
@@ -266,7 +330,7 @@ impl Image {
             let mut bytes = vec![0; to_index(now.saturating_mul(self.clusters.size()))];
             for (index, block) in (first..).zip(bytes.chunks_mut(to_index(self.clusters.size()))) {
                 let base = index.saturating_mul(per_block);
-                let end = site.next.saturating_sub(base).min(per_block);
+                let end = site.top().saturating_sub(base).min(per_block);
                 for i in 0..end {
                     let count = count_of(base.saturating_add(i));
                     if count > width.max() {

@@ -232,7 +232,7 @@ impl Image {
         }
         w.alloc.write_blocks()?;
         let end = self.clusters.offset(w.alloc.end()).unwrap_or(u64::MAX);
-        if self.file.len() > end {
+        if self.file.len() > end && !w.alloc.is_fixed() {
             self.file.set_len(end)?;
         }
         self.file.flush()
