@@ -8,6 +8,7 @@ mod check;
 mod compare;
 mod convert;
 mod create;
+mod device;
 mod directory;
 mod files;
 mod help;

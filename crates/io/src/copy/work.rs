@@ -3,6 +3,7 @@
 use super::pieces::{CLONE_ALIGN, PIECE, Piece, Planner, Way};
 use super::{Job, Reflink, Report};
 use crate::engine::{Choice, Moved, Mover, Transfer, Zeros, clear};
+use crate::file::is_past_the_cache;
 use chart::{Backing, Coded, Error, Leaf, LeafPlace, Result, Wait};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -100,6 +101,11 @@ impl<'j> Worker<'j> {
         };
         if t.zeros != Zeros::Copied || !self.hands.offloads || t.to.limits().read_only || t.len < OFFLOAD_MIN
         {
+            return Ok(0);
+        }
+        // What others write into the same block goes past the cache by rewriting it, which the kernel knows nothing of.
+        let whole = t.at.is_multiple_of(CLONE_ALIGN) && t.len.is_multiple_of(CLONE_ALIGN);
+        if !whole && is_past_the_cache(to) {
             return Ok(0);
         }
         chart::check_range(t.from.len(), t.offset, t.len)?;

@@ -6,9 +6,9 @@
 use super::threads::Threads;
 use super::{Moved, Mover, Transfer};
 use crate::aligned::{ALIGN, Aligned};
+use crate::file::is_past_the_cache;
 use chart::{Backing, Error, Result};
 use io_uring::{IoUring, opcode, types};
-use rustix::fs::OFlags;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Reads on their way at once.
@@ -84,11 +84,6 @@ impl Mover for Uring {
         moved.add(&self.plain.transfer(&t.behind(head + body))?);
         Ok(moved)
     }
-}
-
-/// Whether what is read of it comes from the device itself.
-fn is_past_the_cache(file: BorrowedFd<'_>) -> bool {
-    rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT))
 }
 
 /// A buffer, and the read that fills it.

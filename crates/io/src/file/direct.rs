@@ -3,14 +3,22 @@
 use super::File;
 use crate::aligned::{ALIGN, Aligned};
 use chart::{Result, Source};
-use std::sync::{Mutex, PoisonError};
+use rustix::fs::OFlags;
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The most that goes through the aligned buffer at once.
 const PIECE: usize = 1 << 20;
 
-/// What unaligned writes need: two of them must not read and rewrite one block at the same time.
+/// What unaligned writes need: two of them must not read and rewrite one block at the same time, nor may a part of it
+/// become zeros meanwhile.
 #[derive(Default)]
 pub(super) struct Direct(Mutex<()>);
+
+/// Whether what is read of it comes from the device itself, and what is written goes there.
+pub(crate) fn is_past_the_cache(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT))
+}
 
 fn fits(offset: u64, buf: &[u8]) -> bool {
     offset.is_multiple_of(ALIGN as u64)
@@ -19,6 +27,16 @@ fn fits(offset: u64, buf: &[u8]) -> bool {
 }
 
 impl Direct {
+    fn one(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody rewrites a block that a range fills in part, for as long as this is held.
+    pub(super) fn alone(&self, offset: u64, len: u64) -> Option<MutexGuard<'_, ()>> {
+        let is_whole = offset.is_multiple_of(ALIGN as u64) && len.is_multiple_of(ALIGN as u64);
+        (!is_whole).then(|| self.one())
+    }
+
     pub(super) fn read(&self, file: &File, offset: u64, buf: &mut [u8]) -> Result<()> {
         if fits(offset, buf) {
             return file.read_all(offset, buf);
@@ -40,7 +58,7 @@ impl Direct {
         if fits(offset, buf) {
             return file.write_all(offset, buf);
         }
-        let _one = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.one();
         let mut room = Aligned::new(buf.len().min(PIECE) + 2 * ALIGN);
         for (i, piece) in buf.chunks(PIECE).enumerate() {
             let at = offset + (i * PIECE) as u64;
@@ -54,7 +72,8 @@ impl Direct {
                 read_up_to(file, start, blocks, inside)?;
             }
             blocks[skip..skip + piece.len()].copy_from_slice(piece);
-            file.write_all(start, blocks)?;
+            // A device takes nothing past its end, and that is one of its blocks.
+            file.write_all(start, if file.device { &blocks[..inside] } else { blocks })?;
             if inside < whole {
                 // The last block was written whole: give the file its length back.
                 file.set_len(len)?;

@@ -6,6 +6,7 @@ mod physical;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use direct::is_past_the_cache;
 pub use lock::{Access, Hold, lock};
 pub use physical::shared;
 
@@ -41,6 +42,8 @@ pub struct File {
     volatile: bool,
     never: bool,
     device: bool,
+    /// Of what whole ranges are zeroed: the blocks of a device, the bytes of a file.
+    block: u64,
     direct: Option<Direct>,
     /// After a failed flush nobody knows what the disk holds: no more writes.
     latched: AtomicBool,
@@ -77,6 +80,8 @@ impl File {
         } else {
             u64::try_from(stat.st_size).unwrap_or(0)
         };
+        // A device that does not say has the blocks that all had once.
+        let block = if device { rustix::fs::ioctl_blksszget(&fd).unwrap_or(512) } else { 1 };
         let never = !options.direct && answers_nowait(fd.as_fd());
         Ok(File {
             identity: identity_of(fd.as_fd(), &stat),
@@ -89,6 +94,7 @@ impl File {
             fd,
             never,
             device,
+            block: u64::from(block.max(1)),
         })
     }
 
@@ -106,6 +112,7 @@ impl File {
             volatile: false,
             never: false,
             device: false,
+            block: 1,
         }
     }
 
@@ -192,6 +199,7 @@ impl File {
     }
 
     fn allocate(&self, flags: FallocateFlags, offset: u64, len: u64, doing: &str) -> Result<()> {
+        let _alone = self.direct.as_ref().map(|direct| direct.alone(offset, len));
         loop {
             match rustix::fs::fallocate(&self.fd, flags, offset, len) {
                 Ok(()) => return Ok(()),
@@ -203,6 +211,19 @@ impl File {
                 Err(e) => return Err(self.fails(e, offset, doing)),
             }
         }
+    }
+
+    /// Has `whole` make zeros of a range, as far as it is whole blocks. What is less, at the ends, is written: once the
+    /// rest is done, since a refusal changes nothing.
+    fn by_blocks(&self, offset: u64, len: u64, whole: impl FnOnce(u64, u64) -> Result<()>) -> Result<()> {
+        let end = offset + len;
+        let (first, last) = (offset.next_multiple_of(self.block), end - end % self.block);
+        if first >= last {
+            return write_zeros(self, offset, len);
+        }
+        whole(first, last - first)?;
+        write_zeros(self, offset, first - offset)?;
+        write_zeros(self, last, end - last)
     }
 
     /// Reserves space for `len` bytes from `offset` on, which read as zeros.
@@ -247,7 +268,8 @@ impl Source for File {
             return Ok(());
         }
         let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-        match self.allocate(flags, offset, len, "zero a range without writing it") {
+        let doing = "zero a range without writing it";
+        match self.by_blocks(offset, len, |offset, len| self.allocate(flags, offset, len, doing)) {
             Err(e) if e.kind() == chart::Kind::Unsupported && !fast_only => write_zeros(self, offset, len),
             done => done,
         }
@@ -259,7 +281,7 @@ impl Source for File {
             return Ok(());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        self.allocate(flags, offset, len, "give space back")
+        self.by_blocks(offset, len, |offset, len| self.allocate(flags, offset, len, "give space back"))
     }
 
     fn set_len(&self, len: u64) -> Result<()> {

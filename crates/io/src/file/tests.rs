@@ -93,3 +93,33 @@ fn identity_survives_reopening_and_tells_files_apart() {
     assert_eq!(a.identity(), again.identity());
     assert_ne!(a.identity(), made(&dir.path().join("other"), 1).identity());
 }
+
+#[test]
+fn what_is_rewritten_past_the_cache_leaves_zeros_beside_it() {
+    let (_dir, path) = temp();
+    let len = 4 << 20;
+    drop(made(&path, len));
+    let options = Options { writable: true, direct: true, ..Options::default() };
+    let Ok(file) = File::open(&path, options) else {
+        eprintln!("SKIPPED: needs O_DIRECT in the temporary directory");
+        return;
+    };
+    file.write_at(0, &vec![1; len as usize], Wait::Allowed).unwrap();
+    // The first half of every block is written while its second becomes zeros.
+    let together = std::sync::Barrier::new(2);
+    let each = |act: &dyn Fn(u64)| {
+        (0..len).step_by(4096).for_each(|at| {
+            together.wait();
+            act(at);
+        });
+    };
+    std::thread::scope(|threads| {
+        threads.spawn(|| each(&|at| file.write_at(at, &[2; 2048], Wait::Allowed).unwrap()));
+        threads.spawn(|| each(&|at| file.punch(at + 2048, 2048).unwrap()));
+    });
+    let mut held = vec![0; len as usize];
+    file.read_at(0, &mut held, Wait::Allowed).unwrap();
+    for block in held.chunks(4096) {
+        assert!(block[..2048] == [2; 2048] && block[2048..] == [0; 2048]);
+    }
+}
