@@ -1,7 +1,7 @@
 //! Making new images.
 
 use crate::watch::{Watch, Watched};
-use crate::{Format, Gate, Location, Options, Spec, open, size};
+use crate::{Format, Location, Options, Spec, open, size};
 use chart::{Error, Result, Source};
 use format::preallocation::Preallocation;
 use format::qcow2::create::{Backing, New};
@@ -31,8 +31,8 @@ pub struct Request {
     pub force: bool,
     /// Do not open the backing file to see whether it is there.
     pub unsafe_backing: bool,
-    /// What the backing file may name.
-    pub gate: Gate,
+    /// How the backing file is opened, to see whether it is there and how long it is.
+    pub access: Options,
 }
 
 impl Request {
@@ -46,7 +46,7 @@ impl Request {
             options: BTreeMap::new(),
             force: false,
             unsafe_backing: false,
-            gate: Gate::default(),
+            access: Options::default(),
         }
     }
 }
@@ -104,8 +104,7 @@ fn backing(
     } else {
         let named = crate::gate::beside(&Location::File(path.to_path_buf()), &name)?;
         let spec = Spec { format: Some(format.clone()), ..named };
-        let options = Options { gate: request.gate.clone(), ..Options::default() };
-        let opened = open(&spec, &options).map_err(|e| e.during("opening the backing file"))?;
+        let opened = open(&spec, &request.access).map_err(|e| e.during("opening the backing file"))?;
         // It would be replaced by an image that stands on itself, and what it holds would be gone.
         opened.image.refuse_as_target(path)?;
         Some(opened.disk.len())

@@ -172,7 +172,7 @@ fn make_overlay(spec: &Spec, path: &Path, options: &Options, watch: Watch<'_>) -
         size: None,
         backing: Some(backing),
         backing_format: Some(format),
-        gate: gate(spec, &options.gate),
+        access: Options { writable: false, gate: gate(spec, &options.gate), ..options.clone() },
         ..New::of(Format::Qcow2, 0)
     };
     create(path, &request, watch).map(drop)

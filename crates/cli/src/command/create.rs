@@ -70,7 +70,7 @@ impl Args {
             options: args::map(&self.options),
             force: self.force,
             unsafe_backing: self.unsafe_backing,
-            gate: self.access.gate(),
+            access: self.access.reading(),
         };
         let bar = Bar::new("creating", self.told.quiet);
         let size = bar.watch(|watch| create(&self.path, &request, watch))?;

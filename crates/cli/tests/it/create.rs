@@ -97,3 +97,28 @@ fn measuring_agrees_with_making() {
         assert_eq!(ours["fully-allocated"], theirs["fully-allocated"]);
     }
 }
+
+#[test]
+fn a_backing_file_is_looked_at_as_it_is_said() {
+    if !testkit::peer::require(&["qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    dir.chain();
+    // It names one of no stated format, which names one itself.
+    dir.tool("qemu-img", "create -q -f qcow2 -F qcow2 -b mid.qcow2 over.qcow2");
+    let bytes = std::fs::read(dir.join("over.qcow2")).unwrap();
+    let stated = bytes.windows(4).position(|w| w == [0xe2, 0x79, 0x2a, 0xca]).unwrap();
+    let mut unstated = bytes;
+    unstated[stated] = 0x12;
+    std::fs::write(dir.join("over.qcow2"), unstated).unwrap();
+    dir.fails("create -b over.qcow2 -F qcow2 new.qcow2", &["--guess"]);
+    dir.ok("create --guess -b over.qcow2 -F qcow2 new.qcow2");
+    // One that somebody writes.
+    let held = io::file::Options { writable: true, ..io::file::Options::default() };
+    let held = io::file::File::open(dir.join("mid.qcow2"), held).unwrap();
+    let _hold = io::file::lock(&held, io::file::Access::Write).unwrap();
+    dir.fails("create -b mid.qcow2 -F qcow2 used.qcow2", &["another process", "-U"]);
+    dir.ok("create -U -b mid.qcow2 -F qcow2 used.qcow2");
+    assert_eq!(dir.ok("info --json used.qcow2").json()["virtual-size"], 14 << 20);
+}
