@@ -45,7 +45,11 @@ fn main() -> ExitCode {
     }
     let (failed, remains) = (command.failure(), command.remains());
     let mut out = output::Out::new();
-    let done = command.run(&mut out).and_then(|exit| Ok(out.finish().map(|()| exit)?));
+    let done = command.run(&mut out).and_then(|exit| match out.finish() {
+        // What was found out stays true, whoever listens.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(exit),
+        finished => Ok(finished.map(|()| exit)?),
+    });
     let Exit(code) = done.unwrap_or_else(|e| report(&e, failed, remains));
     ExitCode::from(code)
 }

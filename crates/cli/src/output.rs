@@ -14,8 +14,9 @@ impl Out {
 
     /// Prints a value as JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
-        serde_json::to_writer_pretty(&mut self.0, value).map_err(io::Error::from)?;
-        Ok(writeln!(self.0)?)
+        let written = serde_json::to_writer_pretty(&mut self.0, value).map_err(io::Error::from);
+        written.and_then(|()| writeln!(self.0)).map_err(ours)?;
+        Ok(())
     }
 
     /// Standard output for bytes that are to arrive as they are. To a terminal they do not.
@@ -25,7 +26,7 @@ impl Out {
 
     /// Writes what is still buffered.
     pub(crate) fn finish(mut self) -> io::Result<()> {
-        self.0.flush()
+        self.flush()
     }
 }
 
@@ -33,18 +34,27 @@ impl Write for Out {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         // Names come from images: whatever else is forgotten, nothing but line ends and tabs gets to a terminal.
         let obeyed = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t');
-        match buf.iter().position(obeyed) {
+        let written = match buf.iter().position(obeyed) {
             None => self.0.write(buf),
             Some(0) => {
                 let spelled = buf.first().map(|byte| byte.escape_ascii().to_string()).unwrap_or_default();
                 self.0.write_all(spelled.as_bytes()).map(|()| 1)
             }
             Some(before) => self.0.write(buf.get(..before).unwrap_or_default()),
-        }
+        };
+        written.map_err(ours)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.0.flush().map_err(ours)
+    }
+}
+
+/// An error of standard output says that it is one: it is not the file that is made which has no room.
+fn ours(e: io::Error) -> io::Error {
+    match e.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::Interrupted => e,
+        kind => io::Error::new(kind, format!("standard output: {e}")),
     }
 }
 

@@ -217,3 +217,31 @@ fn names_in_images_do_not_speak_to_the_terminal() {
     let ran = dir.fails("snapshot -a other a.qcow2", &[r"\u{1b}[2J\nok"]);
     assert!(!ran.err.contains('\x1b'), "{}", ran.err);
 }
+
+#[test]
+fn what_nobody_could_hear_is_told_by_the_exit_code() {
+    let dir = Dir::new();
+    dir.raw("a.raw", 1 << 20);
+    dir.raw("b.raw", 2 << 20);
+    dir.raw("c.raw", 6 << 20);
+    let run = |args: &str, out: Stdio| dir.command(args).stdout(out).stderr(Stdio::piped()).output().unwrap();
+    let unheard = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    assert_eq!(run("compare a.raw b.raw", unheard()).status.code(), Some(0));
+    assert_eq!(run("compare a.raw c.raw", unheard()).status.code(), Some(1), "they differ all the same");
+    assert_eq!(run("info a.raw", unheard()).status.code(), Some(0));
+    // It is not the new file that has no room.
+    for args in
+        ["convert a.raw new.raw", "convert --json a.raw other.raw", "chart a.raw", "chart --json a.raw"]
+    {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let output = run(args, full.into());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args}: {said}");
+        assert!(said.contains("standard output"), "{args}: {said}");
+    }
+    assert_eq!(std::fs::read(dir.join("new.raw")).unwrap(), std::fs::read(dir.join("a.raw")).unwrap());
+}
