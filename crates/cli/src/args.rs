@@ -158,6 +158,11 @@ impl Access {
         }
     }
 
+    /// To look at what an image says itself: what it names need not be there.
+    pub(crate) fn looking(&self) -> Options {
+        Options { alone: true, ..self.reading() }
+    }
+
     /// To write too.
     pub(crate) fn writing(&self) -> Options {
         Options { writable: true, ..self.reading() }

@@ -65,7 +65,7 @@ impl Args {
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
         let access = &self.image.access;
         let Some(name) = &self.name else {
-            let bitmaps = list(&open(&self.image.spec(), &access.reading())?)?;
+            let bitmaps = list(&open(&self.image.spec(), &access.looking())?)?;
             match (self.image.told.json, bitmaps.is_empty()) {
                 (true, _) => out.json(&bitmaps)?,
                 (false, true) => writeln!(out, "{}: no bitmaps", self.image.name())?,

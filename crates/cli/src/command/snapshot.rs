@@ -62,7 +62,7 @@ impl Args {
     }
 
     fn list(&self, out: &mut Out) -> anyhow::Result<Exit> {
-        let opened = open(&self.image.spec(), &self.image.access.reading())?;
+        let opened = open(&self.image.spec(), &self.image.access.looking())?;
         let list = snapshot::list(&opened)?;
         match (self.image.told.json, list.is_empty()) {
             (true, _) => out.json(&list)?,

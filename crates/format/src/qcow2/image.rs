@@ -172,7 +172,7 @@ fn check_writable(header: &Header, options: &Options) -> Result<()> {
         return Err(Error::corrupt(what).at(72));
     }
     if options.snapshot.is_some() {
-        return Err(Error::read_only("a snapshot cannot be written; apply it, or make an overlay over it"));
+        return Err(Error::read_only("a snapshot cannot be written; apply it, or convert it"));
     }
     Ok(())
 }
