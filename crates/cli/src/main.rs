@@ -18,7 +18,7 @@ use std::process::ExitCode;
     Options have the letters they have in qemu-img, where it has them. Commands that are spelled otherwise there: \
     map is chart, dd is convert --option offset=SIZE --option size=SIZE.\n\n\
     Exit codes: 0 done, 1 an error, 2 the command line makes no sense, 130 interrupted. \
-    compare and check have more: see their help.")]
+    compare, check and extract have more: see their help.")]
 struct Args {
     #[command(subcommand)]
     command: Command,

@@ -1,7 +1,7 @@
 //! Checking images.
 
-use crate::open::Map;
-use crate::{Image, Options, Spec, open};
+use crate::open::{self, Map};
+use crate::{Image, Options, Spec};
 use chart::Result;
 use format::check::{Report, Wrong};
 use serde::Serialize;
@@ -56,7 +56,7 @@ impl Check {
 /// Checks the image that `spec` names, and changes nothing.
 pub fn check(spec: &Spec, options: &Options) -> Result<Check> {
     let alone = Options { alone: true, allow_corrupt: true, writable: false, ..options.clone() };
-    let opened = open(spec, &alone)?;
+    let opened = open::open(spec, &alone)?;
     let report = match &opened.image.map {
         Map::Vdi(map) => map.check(),
         _ => opened.image.qcow2("structure that could be checked")?.check(),
@@ -102,13 +102,15 @@ impl Repaired {
 
 /// Checks the image that `spec` names, and repairs it.
 pub fn repair(spec: &Spec, repair: Repair, options: &Options) -> Result<Repaired> {
+    // Refused whether or not there turns out to be anything to repair.
+    open::may_be_unlocked(spec, &Options { writable: true, ..options.clone() })?;
     let before = check(spec, options)?;
     let within = repair == Repair::All || before.corruptions == 0;
     if before.is_clean() || !within {
         return Ok(Repaired::of(before.clone(), before));
     }
     let alone = Options { alone: true, allow_corrupt: true, writable: true, ..options.clone() };
-    let opened = open(spec, &alone)?;
+    let opened = open::open(spec, &alone)?;
     let what = match repair {
         Repair::Leaks => format::check::Repair::Leaks,
         Repair::All => format::check::Repair::All,

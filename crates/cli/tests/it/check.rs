@@ -44,3 +44,11 @@ fn exit_codes_are_those_of_qemu_img() {
     dir.tool("qemu-img", "check -q disk.qcow2");
     dir.tool("qemu-io", "-c|read -P 1 0 1M|disk.qcow2");
 }
+
+#[test]
+fn nothing_is_repaired_without_locks_even_where_nothing_is_wrong() {
+    let dir = Dir::new();
+    dir.ok("create -q disk.qcow2 4M");
+    dir.fails("check -r all -U disk.qcow2", &["must be locked"]);
+    dir.ok("check -U disk.qcow2");
+}

@@ -86,3 +86,15 @@ fn raw_and_block_sizes() {
     assert_eq!((&told["format"], &told["virtual-size"]), (&"raw".into(), &(5 << 20).into()));
     assert_eq!(told["actual-size"], 2 << 20);
 }
+
+#[test]
+fn only_a_directory_is_allowed() {
+    let dir = Dir::new();
+    dir.raw("base.raw", 1 << 20);
+    dir.ok("create -q -b base.raw -F raw top.qcow2");
+    dir.fails(
+        "info --chain --allow base.raw top.qcow2",
+        &["base.raw: is no directory that could be allowed"],
+    );
+    dir.ok("info --chain --allow . top.qcow2");
+}

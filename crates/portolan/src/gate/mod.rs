@@ -46,7 +46,11 @@ impl Gate {
     pub fn pass(&self, location: &Location) -> Result<Pass> {
         let mut roots = Vec::new();
         for dir in &self.allowed {
-            roots.push(dir.canonicalize().in_path(dir).during(|| "allowing a directory".into())?);
+            let real = dir.canonicalize().in_path(dir).during(|| "allowing a directory".into())?;
+            if !real.is_dir() {
+                return Err(Error::invalid("is no directory that could be allowed").in_path(dir));
+            }
+            roots.push(real);
         }
         if let (Location::File(path), false) = (location, self.any) {
             // Where a link stands, and where it leads: both are "beside the image".

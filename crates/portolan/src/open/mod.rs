@@ -176,6 +176,15 @@ pub fn open(spec: &Spec, options: &Options) -> Result<Opened> {
     opening.opened(image)
 }
 
+/// Refuses to write without locks.
+pub(crate) fn may_be_unlocked(spec: &Spec, options: &Options) -> Result<()> {
+    if options.unlocked && (options.writable || options.below_writable) {
+        let what = "what is to be written must be locked: -U is only for looking at it";
+        return Err(Error::invalid(what).in_path(spec.location.to_string()));
+    }
+    Ok(())
+}
+
 impl Options {
     fn file(&self, writable: bool) -> io::file::Options {
         io::file::Options { writable, direct: self.direct, ..io::file::Options::default() }
@@ -207,10 +216,7 @@ struct Opening<'a> {
 
 impl<'a> Opening<'a> {
     fn begin(spec: &Spec, options: &'a Options) -> Result<Opening<'a>> {
-        if options.unlocked && (options.writable || options.below_writable) {
-            let what = "what is to be written must be locked: -U is only for looking at it";
-            return Err(Error::invalid(what).in_path(spec.location.to_string()));
-        }
+        may_be_unlocked(spec, options)?;
         let pass = options.gate.pass(&spec.location)?;
         let is_inside = spec.steps.iter().any(|step| !matches!(step, Step::Version(_)));
         let inside = is_inside.then(|| spec.to_string());
