@@ -88,7 +88,7 @@ impl Fetcher {
         let (version, len, first) = fetcher.with_tries(true, |f| f.probe(want))?;
         if !version.is_known() && !options.allow_unpinned {
             let what = "the server names no version of it (no strong ETag, no Last-Modified), so a change could not \
-                        be noticed; allow that explicitly or copy it first";
+                        be noticed; copy it first";
             return Err(Error::unsupported(what).in_path(fetcher.address.to_string()));
         }
         (fetcher.version, fetcher.len) = (version, len);
