@@ -110,11 +110,9 @@ impl New {
     fn places(&self, clusters: Clusters) -> Result<Places> {
         let tables = clusters.l1_entries(self.size);
         let l2_count = if self.preallocates() { tables } else { 0 };
-        // A disk of no bytes has an entry too, or the table's cluster would be referred to by nothing.
-        let l1_entries = tables.max(1);
         let in_image = self.preallocates() && self.data_file.is_none();
         let data_count = if in_image { clusters.count(self.size) } else { 0 };
-        Places::lay(clusters, self.refcount_order, l1_entries, l2_count, data_count)
+        Places::lay(clusters, self.refcount_order, tables, l2_count, data_count)
     }
 
     pub(super) fn header(&self, places: &Places) -> Result<Header> {

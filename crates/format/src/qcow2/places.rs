@@ -33,7 +33,9 @@ impl Places {
         data_count: u64,
     ) -> Result<Places> {
         let width = Width::new(refcount_order)?;
-        let l1_clusters = clusters.count(l1_entries.saturating_mul(8)).max(1);
+        // A disk of no bytes has an entry too, or the table's cluster would be referred to by nothing.
+        let l1_entries = l1_entries.max(1);
+        let l1_clusters = clusters.count(l1_entries.saturating_mul(8));
         let rest = l1_clusters.saturating_add(l2_count).saturating_add(data_count).saturating_add(1);
         let per_block = width.per_block(clusters).max(1);
         let (mut block_count, mut table_clusters) = (1u64, 1u64);
