@@ -243,6 +243,10 @@ fn preallocation(options: &mut BTreeMap<String, String>) -> Result<Preallocation
 pub(crate) fn finish(format: Format, options: &BTreeMap<String, String>) -> Result<()> {
     match options.keys().next() {
         None => Ok(()),
+        // An empty one has.
+        Some(key) if format == Format::Raw && key == "preallocation" => {
+            Err(Error::unsupported("a raw disk that is made of another one has no space reserved"))
+        }
         Some(key) => Err(Error::invalid(format!("{format} has no option {key:?} for making an image"))),
     }
 }

@@ -35,7 +35,8 @@ pub(crate) struct Args {
     /// The new file's format: raw, qcow2 or vdi; without it, its name's ending decides
     #[arg(short = 'O', long, value_name = "FORMAT", value_parser = args::format)]
     target_format: Option<Format>,
-    /// Options of the new format: cluster_size=64k, compat=1.1, ... (`portolan help create` lists them)
+    /// Options of the new format: cluster_size=64k, compat=1.1, ... (`portolan help create` lists them; space is
+    /// reserved, and data files are made, by create alone)
     #[arg(short = 'o', long, value_name = "KEY=VALUE,...", value_parser = args::pairs)]
     target_options: Vec<Vec<(String, String)>>,
     /// Compress: with zlib, or as -o compression_type=zstd says

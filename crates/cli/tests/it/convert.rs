@@ -151,3 +151,29 @@ fn past_the_page_cache_nothing_stays_in_it() {
     dir.raw("a.raw", 9 << 20);
     assert_eq!(dir.on_xfs(IN_CACHE).split_whitespace().collect::<Vec<_>>(), ["3", "0"]);
 }
+
+#[test]
+fn a_disk_of_no_bytes_leaves_nothing_behind() {
+    if !testkit::peer::require(&["qemu-img"]) {
+        return;
+    }
+    let dir = Dir::new();
+    std::fs::write(dir.join("empty.raw"), []).unwrap();
+    for (args, name) in [("", "plain.qcow2"), ("-c ", "packed.qcow2")] {
+        dir.ok(&format!("convert -q -f raw {args}empty.raw {name}"));
+        dir.tool("qemu-img", &format!("check -q {name}"));
+        dir.ok(&format!("resize {name} 2M"));
+        dir.tool("qemu-img", &format!("check -q {name}"));
+    }
+}
+
+#[test]
+fn options_that_only_new_disks_have_are_refused_as_such() {
+    let dir = Dir::new();
+    dir.raw("a.raw", 1 << 20);
+    dir.fails("convert -o preallocation=falloc a.raw b.raw", &["made of another"]);
+    dir.fails("convert -o preallocation=full a.raw b.qcow2", &["made of another"]);
+    dir.fails("convert -o data_file=c a.raw b.qcow2", &["made of another"]);
+    dir.fails("convert -o preallocation=full a.raw b.vdi", &["made of another"]);
+    assert_eq!(dir.names(), ["a.raw"]);
+}

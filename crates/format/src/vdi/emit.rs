@@ -19,7 +19,8 @@ use zerocopy::IntoBytes;
 /// where the disk holds anything.
 pub fn emit(disk: Arc<Disk>, new: &New, watch: Watch<'_>) -> Result<(Arc<Disk>, u64)> {
     if !matches!(new.preallocation, Preallocation::Off | Preallocation::Metadata) {
-        let what = "an image that is emitted has no space reserved: preallocation off or metadata";
+        let what =
+            "an image that is made of another disk has no space reserved: preallocation off or metadata";
         return Err(Error::unsupported(what));
     }
     if new.size < disk.len() {

@@ -39,7 +39,8 @@ pub fn emit_apart(disk: Arc<Disk>, new: &New, watch: Watch<'_>) -> Result<(Arc<D
 /// Refuses what a file that is emitted cannot be: it stands alone, and holds just what the disk does.
 fn plain(disk: &Disk, new: &New) -> Result<Clusters> {
     if new.backing.is_some() || new.data_file.is_some() || new.preallocation != Preallocation::Off {
-        let what = "an image that is emitted has no backing file, no data file and no preallocation";
+        let what =
+            "an image that is made of another disk has no backing file, no data file and no preallocation";
         return Err(Error::unsupported(what));
     }
     if new.size < disk.len() {
