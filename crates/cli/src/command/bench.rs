@@ -4,7 +4,7 @@ use crate::Exit;
 use crate::args::{self, Access, Input};
 use crate::output::{Out, duration};
 use crate::progress::Bar;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use portolan::Spec;
 use portolan::bench::{Hot, Load, Outcome, Pattern, bench};
@@ -128,6 +128,9 @@ impl Args {
     }
 
     pub(super) fn run(&self, out: &mut Out) -> anyhow::Result<Exit> {
+        if self.hot.is_some() && matches!(self.pattern, Order::Sequential) {
+            bail!("--hot says where random requests go; sequential ones go everywhere");
+        }
         let (spec, options) = (self.input.apply(&self.spec), self.access.reading());
         let bar = Bar::new("loading", true);
         let before = (own_time(), self.server_pid.map(processor_time).transpose()?);

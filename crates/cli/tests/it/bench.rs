@@ -84,3 +84,11 @@ fn servers_are_loaded() {
         dir.fails("bench --write --operations 1 nbd+unix:///?socket=s", &["raw"]);
     }
 }
+
+#[test]
+fn what_is_hot_is_refused_where_nothing_is() {
+    let dir = Dir::new();
+    dir.raw("a.raw", 1 << 20);
+    dir.fails("bench --hot 80/20 --pattern sequential --operations 1 a.raw", &["--hot"]);
+    dir.ok("bench --hot 80/20 --operations 1 a.raw");
+}
