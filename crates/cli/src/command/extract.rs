@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(value_name = "SPEC", value_parser = args::spec())]
     spec: Spec,
     /// The directory to make, or an empty one to fill. Of a file: the file to make, or a directory to put it into
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = args::new_file())]
     output: PathBuf,
     /// Replace what is there: a directory is filled up, files in it are replaced where new ones have their names
     #[arg(long)]

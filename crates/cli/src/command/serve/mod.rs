@@ -60,7 +60,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     read_only: bool,
     /// Writes go to this qcow2 overlay, which is made where it is not there; the disk itself is only read
-    #[arg(long, value_name = "FILE", conflicts_with = "read_only")]
+    #[arg(long, value_name = "FILE", conflicts_with = "read_only", value_parser = args::new_file())]
     overlay: Option<PathBuf>,
     /// Writes go to an overlay that is gone when the server ends
     #[arg(long, conflicts_with_all = ["read_only", "overlay"])]
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "EVERY", value_parser = args::period, conflicts_with_all = ["read_only", "overlay", "temporary", "bitmap"])]
     history: Option<Duration>,
     /// How many states are kept, the newest
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = one_or_more, requires = "history")]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = one_or_more, requires = "history", conflicts_with_all = ["read_only", "overlay", "temporary"])]
     keep: usize,
     /// Serve not the disk, but the image file of this format that would hold it: its tables are computed when they are
     /// read, its data stay where they are. Read-only

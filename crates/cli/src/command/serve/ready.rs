@@ -163,6 +163,9 @@ fn client(socket: OwnedFd) -> anyhow::Result<Heard> {
 /// Writes the number of this process to a file, which is there only with the number in it.
 pub(super) fn write_pid(path: &Path) -> anyhow::Result<()> {
     let (number, shown) = (std::process::id(), path.display());
+    // What is renamed takes the place of whatever is there, a device as well as a file.
+    let other = path.symlink_metadata().is_ok_and(|there| !there.is_file() && !there.is_symlink());
+    ensure!(!other, "{shown}: is not a regular file, and is not replaced by one");
     let mut new = path.as_os_str().to_owned();
     new.push(OsString::from(format!(".{number}.new")));
     // A link that somebody has planted there is not followed.

@@ -6,7 +6,7 @@ use crate::run::Dir;
 use io::nbd::wire::{Command, CommandFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -402,6 +402,13 @@ fn the_pid_file_is_its_own() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(ended.status.code() == Some(1) && said.contains("s.pid"), "{said}");
     assert_eq!(std::fs::read_to_string(dir.join("precious")).unwrap(), "precious");
+    // Nor is what is no file replaced by one: /dev/full, say.
+    let _held = std::os::unix::net::UnixListener::bind(dir.join("held")).unwrap();
+    let serve = "serve --pid-file held --listen unix:s.sock disk.qcow2";
+    let mut command = std::process::Command::new("timeout");
+    command.args(["5", env!("CARGO_BIN_EXE_portolan")]).args(serve.split(' ')).current_dir(dir.path());
+    assert_eq!(command.output().unwrap().status.code(), Some(1));
+    assert!(std::fs::symlink_metadata(dir.join("held")).unwrap().file_type().is_socket());
 }
 
 #[test]
@@ -508,6 +515,13 @@ fn what_to_serve_must_be_clear() {
         assert_eq!(dir.run(&format!("serve --{limit} 0 disk.qcow2")).code, 2, "{limit}");
     }
     assert_eq!(dir.run("serve --read-only --temporary disk.qcow2").code, 2);
+    for unheard in ["--read-only --keep 3", "--temporary --keep 3", "--overlay -"] {
+        let mut command = std::process::Command::new("timeout");
+        command.args(["5", env!("CARGO_BIN_EXE_portolan"), "serve"]).args(unheard.split(' '));
+        command.args(["--listen", "unix:s.sock", "disk.qcow2"]).current_dir(dir.path());
+        assert_eq!(command.output().unwrap().status.code(), Some(2), "{unheard}");
+    }
+    assert_eq!(dir.run("extract disk.qcow2#1 -o -").code, 2);
     assert_eq!(dir.run("serve").code, 2);
     assert_eq!(dir.names(), ["disk.qcow2", "disk.raw"]);
 }
