@@ -4,7 +4,7 @@ use crate::output::Out;
 use crate::progress::Bar;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use portolan::{Format, Gate, Options, Spec, size};
+use portolan::{Format, Gate, Location, Options, Spec, size};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,6 +23,11 @@ pub(crate) fn new_file() -> impl TypedValueParser<Value = PathBuf> {
         if name == "-" {
             let what = "what is made is written out of order, which standard output cannot take: name a file \
                         (./- is one of that name)";
+            return Err(chart::Error::unsupported(what));
+        }
+        if Spec::parse(name.clone()).is_ok_and(|spec| !matches!(spec.location, Location::File(_))) {
+            let what = "what is made is a file, or fills a block device; at an address nothing is written (nbdcopy \
+                        fills an export)";
             return Err(chart::Error::unsupported(what));
         }
         Ok(PathBuf::from(name))

@@ -80,6 +80,15 @@ fn standard_output_takes_no_disk() {
         let ran = dir.run(args);
         assert!(ran.code == 2 && ran.err.contains("./-"), "{args}: {}", ran.err);
     }
+    for args in [
+        "convert a.raw nbd://localhost/x",
+        "convert --force a.raw nbd+unix:///?socket=x",
+        "chart -o http://localhost/x a.raw",
+        "create nbds://localhost/x 1M",
+    ] {
+        let ran = dir.run(args);
+        assert!(ran.code == 2 && ran.err.contains("address"), "{args}: {}", ran.err);
+    }
     assert_eq!(dir.names(), ["a.raw"]);
 }
 
