@@ -108,7 +108,7 @@ impl Opening<'_> {
             return Err(Error::unsupported("only files can be parts of a disk"));
         };
         let mut parts = vec![Arc::clone(first)];
-        for name in part_names(path, list) {
+        for name in part_names(path, list)? {
             let part = Container::of(&Location::File(name), None, self.options.file(writable))?;
             if parts.iter().any(|known| known.identity() == part.source.identity()) {
                 return Err(Error::invalid("is named as a part twice").in_path(part.source.name()));
@@ -215,12 +215,16 @@ impl Opening<'_> {
 }
 
 /// The names behind the first part: a list, or the files numbered on from it.
-fn part_names(first: &Path, list: &str) -> Vec<PathBuf> {
+fn part_names(first: &Path, list: &str) -> Result<Vec<PathBuf>> {
     if list != "auto" {
-        return list.split(',').map(PathBuf::from).collect();
+        return Ok(list.split(',').map(PathBuf::from).collect());
+    }
+    if raw::next_part(first).is_none() {
+        let what = "parts=auto takes files that are numbered on (disk.001, disk.002, ...): none can follow this name";
+        return Err(Error::invalid(what).in_path(first));
     }
     let next = |path: &PathBuf| raw::next_part(path).filter(|p| p.exists());
-    std::iter::successors(next(&first.to_path_buf()), next).take(raw::MAX_PARTS).collect()
+    Ok(std::iter::successors(next(&first.to_path_buf()), next).take(raw::MAX_PARTS).collect())
 }
 
 /// Options that are taken one by one, until none is left.

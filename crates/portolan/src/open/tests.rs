@@ -206,6 +206,9 @@ fn windows_and_parts() {
     assert!(len(&with(&[("offset", "9")])).is_err());
     assert!(len(&with(&[("parts", &path)])).is_err());
     assert!(len(&with(&[("odd", "1")])).is_err());
+    let unnumbered = raw(&dir.file("disk.img", b"abcd"));
+    let unnumbered = Spec { options: with(&[("parts", "auto")]).options, ..unnumbered };
+    assert!(len(&unnumbered).unwrap_err().to_string().contains("numbered on"));
 }
 
 #[test]
