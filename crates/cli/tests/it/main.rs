@@ -11,6 +11,7 @@ mod create;
 mod device;
 mod directory;
 mod files;
+mod flags;
 mod help;
 mod info;
 mod inside;
