@@ -9,6 +9,7 @@ use crate::aligned::{ALIGN, Aligned};
 use crate::file::is_past_the_cache;
 use chart::{Backing, Error, Result};
 use io_uring::{IoUring, opcode, types};
+use std::cell::OnceCell;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Reads on their way at once.
@@ -24,34 +25,22 @@ pub(super) enum For {
     HostFiles,
 }
 
-/// A ring, made when it is first needed, and the reference engine for all else.
+/// A ring for the blocks of such files, and the reference engine for all else.
 pub(super) struct Uring {
     files: For,
-    ring: Kept,
+    /// Made when it is first needed. None where the kernel refuses one, or it broke.
+    ring: OnceCell<Option<Ring>>,
     plain: Threads,
-}
-
-/// A ring, as long as there is one.
-enum Kept {
-    NotYet,
-    Ring(Box<Ring>),
-    /// The kernel refuses, or it broke.
-    None,
 }
 
 impl Uring {
     pub(super) fn new(files: For, plain: Threads) -> Self {
-        Uring { files, ring: Kept::NotYet, plain }
+        Uring { files, ring: OnceCell::new(), plain }
     }
 
     fn ring(&mut self) -> Option<&mut Ring> {
-        if matches!(self.ring, Kept::NotYet) {
-            self.ring = Ring::new().map_or(Kept::None, |ring| Kept::Ring(Box::new(ring)));
-        }
-        match &mut self.ring {
-            Kept::Ring(ring) => Some(ring),
-            _ => None,
-        }
+        self.ring.get_or_init(Ring::new);
+        self.ring.get_mut()?.as_mut()
     }
 
     /// Has the ring move what begins and ends with whole blocks.
@@ -62,7 +51,7 @@ impl Uring {
         let Some(ring) = self.ring() else { return self.plain.transfer(t) };
         let done = ring.run(t, from);
         if done.is_err() && !ring.drain() {
-            self.ring = Kept::None;
+            self.ring = OnceCell::from(None);
         }
         done
     }
